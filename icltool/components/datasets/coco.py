@@ -134,31 +134,33 @@ class CocoReader(FileReader):
         return f"put captions_{part}{self.year}.json of annotations_trainval{self.year}.zip there"
 
 
-def read_captions(path: Path, get: str) -> CaptionSplit:
+def read_captions(path: Path, hint: str) -> CaptionSplit:
     """Reads a captions file. DataError that names the file and what is wrong with it; `get` is the hint."""
-    found = read_annotations(path, get)
-    expect_kind(path, found, "captions", get)
-    images = entries(path, found, "images", Image)
-    captions = entries(path, found, "annotations", Caption)
-    found.clear()
+    content = read_annotations(path, hint)
+    expect_kind(path, content, "captions", hint)
+    images = entries(path, content, "images", Image)
+    captions = entries(path, content, "annotations", Caption)
+    content.clear()
     twice = repeated([image.id for image in images])
     if twice is not None:
-        raise DataError(f"{path} lists image {twice} more than once", get)
+        raise DataError(f"{path} lists image {twice} more than once", hint)
     by_image: dict[int, list[Caption]] = {image.id: [] for image in images}
     unknown = sorted({c.image_id for c in captions if c.image_id not in by_image})
     if unknown:
-        raise DataError(f"{path} has captions of {counted(len(unknown), 'image')} not in its list: {few(unknown)}", get)
+        raise DataError(
+            f"{path} has captions of {counted(len(unknown), 'image')} not in its list: {few(unknown)}", hint
+        )
     empty = 0
     for caption in captions:
         if caption.caption.strip():
             by_image[caption.image_id].append(caption)
         else:
             empty += 1
-    kept = sorted(image for image in images if by_image[image.id])
-    if not kept:
-        raise DataError(f"{path} has no captions", get)
-    texts = {p.id: [one_line(caption.caption) for caption in sorted(by_image.pop(p.id))] for p in kept}
-    return CaptionSplit(kept, texts, left_out(path.name, empty, len(images) - len(kept)))
+    captioned_images = sorted(image for image in images if by_image[image.id])
+    if not captioned_images:
+        raise DataError(f"{path} has no captions", hint)
+    texts = {p.id: [one_line(caption.caption) for caption in sorted(by_image.pop(p.id))] for p in captioned_images}
+    return CaptionSplit(captioned_images, texts, left_out(path.name, empty, len(images) - len(captioned_images)))
 
 
 def _examples(split: CaptionSplit, folder: Path, groups: dict[int, str]) -> Iterator[Example]:

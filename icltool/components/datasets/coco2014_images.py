@@ -53,9 +53,9 @@ def find_images(start: Path, beside: Path, title: str) -> Coco2014Images:
     missing = [f"{part}2014" for part, folder in folders.items() if folder is None]
     if missing:
         raise DataError(f"{base} lacks {', '.join(missing)}", IMAGE_ARCHIVES)
-    found = there(folders)
-    elsewhere = () if base.is_relative_to(start) else (base,)
-    return Coco2014Images(found, (*elsewhere, *archives_of(found.values())))
+    image_folders = there(folders)
+    outside = () if base.is_relative_to(start) else (base,)
+    return Coco2014Images(image_folders, (*outside, *archives_of(image_folders.values())))
 
 
 def _of(coco: Path | None) -> str:

@@ -97,7 +97,7 @@ class CocoKarpathyReader(FileReader):
         names = ("coco-karpathy", "karpathy", "mscoco/mscoco2014", "mscoco2014", "mscoco", "coco", ".")
         folders = [start / name / deeper for name in names for deeper in (".", "annotations")]
         needed = {part: LAVIS[part] for part in ("train", *self._parts["validation"])}
-        wanted = needed | {part: LAVIS[part] for part in self._parts.get("development", ())}
+        lavis_files = needed | {part: LAVIS[part] for part in self._parts.get("development", ())}
         base = first_holding(folders, [WHOLE])
         if base is not None:
             files = {"whole": base / WHOLE}
@@ -105,7 +105,7 @@ class CocoKarpathyReader(FileReader):
             base = first_holding(folders, list(needed.values())) or first_holding(folders, [], [_ARCHIVE])
             if base is None:
                 raise _nothing(start, folders)
-            files = {part: base / name for part, name in wanted.items() if (base / name).exists()}
+            files = {part: base / name for part, name in lavis_files.items() if (base / name).exists()}
             missing = [name for part, name in needed.items() if part not in files]
             if files and missing:
                 raise DataError(f"{base} lacks {', '.join(missing)}", _HINT)
@@ -115,15 +115,15 @@ class CocoKarpathyReader(FileReader):
     def _splits(self, places: Places) -> dict[str, KarpathySplit]:
         """The images of our splits; no "development" where there are none of it. DataError when splits share an image, or
         one is listed twice."""
-        wanted = {part: name for name, parts in self._parts.items() for part in parts}
+        split_of_part = {part: name for name, parts in self._parts.items() for part in parts}
         if "whole" in places.files:
-            found = read_whole(places.files["whole"], frozenset(wanted))
+            all_images = read_whole(places.files["whole"], frozenset(split_of_part))
         else:
-            found = read_lavis(places.files, frozenset(wanted))
+            all_images = read_lavis(places.files, frozenset(split_of_part))
         listed: dict[str, list[KarpathyImage]] = {name: [] for name in self._parts}
         seen: dict[int, str] = {}
-        for image in found:
-            name = wanted[image.split]
+        for image in all_images:
+            name = split_of_part[image.split]
             if image.id in seen:
                 where = name if seen[image.id] == name else f"{seen[image.id]} and {name}"
                 parts = ("whole", *self._parts[name], *self._parts[seen[image.id]])
@@ -161,12 +161,12 @@ class CocoKarpathyReader(FileReader):
         """The remark that says which set is used, and whether it is the official one."""
         parts = self._parts[name]
         if name == "train":
-            says = "with restval" if "restval" in parts else "without restval"
+            subset = "with restval" if "restval" in parts else "without restval"
         else:
-            says = f"Karpathy's {parts[0]} split"
+            subset = f"Karpathy's {parts[0]} split"
         official = sum(OFFICIAL[part] for part in parts)
-        rest = "" if len(images) == official else f"; the official one has {official:,}"
-        return f"{name}: {counted(len(images), 'image')}, {says}{rest}"
+        difference = "" if len(images) == official else f"; the official one has {official:,}"
+        return f"{name}: {counted(len(images), 'image')}, {subset}{difference}"
 
 
 def _lacking(places: Places) -> str:
@@ -183,12 +183,12 @@ def _first(places: Places) -> Path:
 
 def _ordered(name: str, images: list[KarpathyImage], path: Path) -> KarpathySplit:
     texts = [tuple(one_line(text) for text in image.captions if text.strip()) for image in images]
-    kept = [image._replace(captions=t) for image, t in zip(images, texts, strict=True) if t]
-    if not kept:
+    captioned_images = [image._replace(captions=t) for image, t in zip(images, texts, strict=True) if t]
+    if not captioned_images:
         raise DataError(f"{path} has no captions for {name}", _HINT)
     empty = sum(len(image.captions) for image in images) - sum(map(len, texts))
-    remarks = left_out(name, empty, len(images) - len(kept))
-    return KarpathySplit(sorted(kept, key=lambda image: image.id), remarks)
+    remarks = left_out(name, empty, len(images) - len(captioned_images))
+    return KarpathySplit(sorted(captioned_images, key=lambda image: image.id), remarks)
 
 
 def _part_of(image: KarpathyImage, path: Path) -> str:

@@ -114,23 +114,27 @@ def chosen_columns(where: str, present: Sequence[str], task: Task, named: Mappin
     for role, column in named.items():
         if column and column not in present:
             raise DataError(f"{where} has no column {column!r} (option {role}=)", _listed(present))
-    found: dict[str, tuple[str, ...]] = {}
+    by_role: dict[str, tuple[str, ...]] = {}
     needed = _needed(task)
-    wanted = [
+    readable = [
         *(role for roles in needed for role in roles),
         *task.optional,
         *_ALWAYS,
         *_BESIDE.get(task.answers, ()),
     ]
-    taken = {column for column in named.values() if column}
-    for role in wanted:
+    claimed = {column for column in named.values() if column}
+    for role in readable:
         column = named.get(role)
         columns = (
-            (column,) if column else () if column == "" else _usual(role, [c for c in present if c not in taken], task)
+            (column,)
+            if column
+            else ()
+            if column == ""
+            else _usual(role, [c for c in present if c not in claimed], task)
         )
         if columns:
-            found[role] = columns
-    missing = [roles for roles in needed if not any(role in found for role in roles)]
+            by_role[role] = columns
+    missing = [roles for roles in needed if not any(role in by_role for role in roles)]
     if missing:
         names = ", ".join(" or ".join(roles) for roles in missing)
         raise OtherTaskError(
@@ -138,13 +142,13 @@ def chosen_columns(where: str, present: Sequence[str], task: Task, named: Mappin
         )
     remarks = [
         f"{where}: column {', '.join(columns)} is taken for {role}"
-        for role, columns in found.items()
+        for role, columns in by_role.items()
         if named.get(role) is None and columns[0] not in (role, task.called(role)) and not _is_numbered(columns[0])
     ]
-    used = {column for columns in found.values() for column in columns}
+    used = {column for columns in by_role.values() for column in columns}
     if unused := [column for column in present if column not in used]:
         remarks.append(f"{where}: task {task.name!r} does not use column{'s' * (len(unused) > 1)} {few(unused)}")
-    return Columns(found, tuple(remarks))
+    return Columns(by_role, tuple(remarks))
 
 
 def _needed(task: Task) -> list[tuple[str, ...]]:

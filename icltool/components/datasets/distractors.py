@@ -22,7 +22,7 @@ class Pool:
         Distractors are about other images; none reads as a reference or another of them, case and punctuation aside.
         """
         generator = keyed_generator(0, self._purpose, identifier)
-        taken = {plain_text(text) for text in references}
+        excluded = {plain_text(text) for text in references}
         chosen = [references[0]]
         size = len(self._texts)
         some = generator.choice(size, min(size, 4 * count), replace=False)
@@ -31,8 +31,8 @@ class Pool:
                 other, text, plain = self._texts[int(row)]
                 if len(chosen) > count:
                     break
-                if other != image and plain not in taken:
-                    taken.add(plain)
+                if other != image and plain not in excluded:
+                    excluded.add(plain)
                     chosen.append(text)
             if len(chosen) > count:
                 break

@@ -94,29 +94,29 @@ class FolderReader(TableReader):
 
     def named_after(self, root: Path | None) -> str:
         """See NamedAfterFiles: the folder's name."""
-        return _given(root).resolve().name
+        return _required_root(root).resolve().name
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
         """See DatasetReader."""
-        content = self._content(_given(root), task)
-        for name, found in content.splits.items():
-            yield PreparedSplit(name, len(found), iter(found))
+        content = self._content(_required_root(root), task)
+        for name, examples in content.splits.items():
+            yield PreparedSplit(name, len(examples), iter(examples))
 
     def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
-        content = self._content(_given(root), task)
+        content = self._content(_required_root(root), task)
         path = content.table.path
         images = list(dict.fromkeys(e.image for split in content.splits.values() for e in split if e.image))
         check_decoding(path.parent, images, path.name, _RESTORE, verify, progress)
         return ReadReport((path,), content.remarks)
 
     def _content(self, root: Path, task: str) -> _Content:
-        asked, table = self.asked(task), read_table(find_table(root, self.options.table))
+        definition, table = self.task_definition(task), read_table(find_table(root, self.options.table))
         named = {**self.options.named, "choices": choices_column(self.options.choices, table.columns)}
-        columns = chosen_columns(str(table.path), table.columns, asked, named)
+        columns = chosen_columns(str(table.path), table.columns, definition, named)
         rows = _rows(root, table, columns)
         by_split, remarks = self._by_split(table, columns, rows)
         readers = {name: Rows(str(table.path), "line", columns, part) for name, part in by_split.items()}
-        splits = examples_by_split(readers, asked, listed_choices(self.options.choices or ""))
+        splits = examples_by_split(readers, definition, listed_choices(self.options.choices or ""))
         if "validation" not in splits:
             share = self.share or SHARE
             splits["train"], splits["validation"] = held_out(splits["train"], share, self.options.seed, str(table.path))
@@ -135,29 +135,29 @@ class FolderReader(TableReader):
                 )
             return {"train": rows}, []
         column = columns["split"][0]
-        found: dict[str, list[Row]] = {}
+        rows_by_split: dict[str, list[Row]] = {}
         for row in rows:
-            written = str(row.values.get(column) or "").strip()
-            found.setdefault(SPLIT_NAMES.get(written.lower(), written), []).append(row)
-            if not written:
+            value = str(row.values.get(column) or "").strip()
+            rows_by_split.setdefault(SPLIT_NAMES.get(value.lower(), value), []).append(row)
+            if not value:
                 raise DataError(
                     f"{table.path} line {row.place}: column {column!r} is empty", "write train or validation"
                 )
-        wanted = SPLIT_NAMES.get(self.queries.lower(), self.queries)
+        query_split = SPLIT_NAMES.get(self.queries.lower(), self.queries)
         notes = []
-        if not self.chosen and wanted not in found and "test" in found:
-            wanted = "test"
+        if not self.chosen and query_split not in rows_by_split and "test" in rows_by_split:
+            query_split = "test"
             notes = [
                 f"{table.path.name}: there are no rows of validation, so those of test are the queries "
                 f"(--option validation={SHARE} holds a share of train out in their place)"
             ]
-        for needed in ("train", wanted) if self.share is None else ("train",):
-            if needed not in found:
+        for needed in ("train", query_split) if self.share is None else ("train",):
+            if needed not in rows_by_split:
                 raise DataError(
-                    f"{table.path} has no rows of split {needed!r}; column {column!r} says {few(sorted(found))}",
+                    f"{table.path} has no rows of split {needed!r}; column {column!r} says {few(sorted(rows_by_split))}",
                     "the index set is 'train'; choose the queries with --option validation=SPLIT",
                 )
-        others = {name: part for name, part in found.items() if name not in ("train", wanted)}
+        others = {name: part for name, part in rows_by_split.items() if name not in ("train", query_split)}
         remarks = [
             *notes,
             *(
@@ -166,10 +166,12 @@ class FolderReader(TableReader):
                 for name, part in others.items()
             ),
         ]
-        return {"train": found["train"]} | ({"validation": found[wanted]} if wanted in found else {}), remarks
+        return {"train": rows_by_split["train"]} | (
+            {"validation": rows_by_split[query_split]} if query_split in rows_by_split else {}
+        ), remarks
 
 
-def _given(root: Path | None) -> Path:
+def _required_root(root: Path | None) -> Path:
     if root is None:
         raise DataError("data set 'folder': no folder given", "name the folder of images and table with --root")
     return chosen_root(root, (), "folder")
@@ -193,30 +195,30 @@ def _rows(root: Path, table: Table, columns: Columns) -> list[Row]:
     paths: dict[str, str] = {}  # as written -> absolute, "" where there is no such file
     missing: list[str] = []
     for line, values in table.rows:
-        written = values.get(column)
-        if not isinstance(written, str | None):
-            raise DataError(f"{table.path} line {line}: column {column!r} holds no path: {written!r}")
-        if not written or not written.strip():
+        file_name = values.get(column)
+        if not isinstance(file_name, str | None):
+            raise DataError(f"{table.path} line {line}: column {column!r} holds no path: {file_name!r}")
+        if not file_name or not file_name.strip():
             raise DataError(f"{table.path} line {line} names no image", f"column {column!r} is empty there")
-        if written not in paths:
-            paths[written] = _found(root, written.strip())
-        if not paths[written]:
-            missing.append(f"{written.strip()} (line {line})")
+        if file_name not in paths:
+            paths[file_name] = _existing_path(root, file_name.strip())
+        if not paths[file_name]:
+            missing.append(f"{file_name.strip()} (line {line})")
     if missing:
         raise DataError(
             f"{table.path} names {counted(len(missing), 'image')} that {root} has not: {few(missing)}",
             f"paths in column {column!r} are relative to the folder given by --root, or absolute",
         )
     codes = {} if "image_id" in columns else image_codes(root, list(dict.fromkeys(paths.values())))
-    found = ((line, values, paths[str(values[column])]) for line, values in table.rows)
-    return [Row(line, n, values, path, codes.get(path)) for n, (line, values, path) in enumerate(found)]
+    located = ((line, values, paths[str(values[column])]) for line, values in table.rows)
+    return [Row(line, n, values, path, codes.get(path)) for n, (line, values, path) in enumerate(located)]
 
 
-def _found(root: Path, written: str) -> str:
+def _existing_path(root: Path, file_name: str) -> str:
     """The image's path as it is on disk, "" where there is no such file. Names that another system wrote are found too: in the
     other Unicode form (macOS), or with backslashes between folders (Windows)."""
-    names = dict.fromkeys([written, *(unicodedata.normalize(form, written) for form in ("NFC", "NFD"))])
-    slashed = [] if "/" in written else [name.replace("\\", "/") for name in names]
+    names = dict.fromkeys([file_name, *(unicodedata.normalize(form, file_name) for form in ("NFC", "NFD"))])
+    slashed = [] if "/" in file_name else [name.replace("\\", "/") for name in names]
     return next((path for name in (*names, *slashed) if file_exists(path := str(root / name))), "")
 
 

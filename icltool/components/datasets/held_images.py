@@ -47,18 +47,18 @@ class HeldImages:
 
     def _content(self, value: object, where: str) -> tuple[bytes, str | None]:
         """The encoded image, and its path where it is a file of its own."""
-        held = value.get("bytes") if isinstance(value, Mapping) else value
-        if isinstance(held, (bytes, bytearray, memoryview)):
-            return bytes(held), None
-        written = value.get("path") if isinstance(value, Mapping) else value
-        if not isinstance(written, str) or not written:
-            what = "no image" if written is None or written == "" else f"{type(written).__name__}, not an image"
+        encoded = value.get("bytes") if isinstance(value, Mapping) else value
+        if isinstance(encoded, (bytes, bytearray, memoryview)):
+            return bytes(encoded), None
+        path_text = value.get("path") if isinstance(value, Mapping) else value
+        if not isinstance(path_text, str) or not path_text:
+            what = "no image" if path_text is None or path_text == "" else f"{type(path_text).__name__}, not an image"
             raise DataError(f"{where} holds {what}", "name the column of the images with --option image=COLUMN")
-        if "://" in written:
+        if "://" in path_text:
             raise DataError(
-                f"{where} gives its image as the address {written}", "download the images, then use `folder`"
+                f"{where} gives its image as the address {path_text}", "download the images, then use `folder`"
             )
-        path = (self.base or Path.cwd()) / Path(written).expanduser()
+        path = (self.base or Path.cwd()) / Path(path_text).expanduser()
         try:
             return read_whole(path), os.path.abspath(path)  # noqa: PTH100 (links stay as they are named)
         except OSError as error:
@@ -97,7 +97,7 @@ def _format(content: bytes, where: str, decode: bool) -> str:
     except ConfigError:
         raise
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
-        told = image_error(_ITSELF, error)
-        said = told.message.removeprefix(f"image {_ITSELF} ").partition(" <_io")[0]
-        hint = told.hint if isinstance(error, Image.DecompressionBombError) else "the data set's file is damaged"
-        raise DataError(f"{where}: its image {said}", hint) from error
+        fault = image_error(_ITSELF, error)
+        reason = fault.message.removeprefix(f"image {_ITSELF} ").partition(" <_io")[0]
+        hint = fault.hint if isinstance(error, Image.DecompressionBombError) else "the data set's file is damaged"
+        raise DataError(f"{where}: its image {reason}", hint) from error

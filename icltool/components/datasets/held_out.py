@@ -31,13 +31,15 @@ def held_out(examples: Sequence[Example], share: float, seed: int, where: str) -
     for e in examples:
         if e.group:
             group_of[e.image_id] = min(e.group, group_of.get(e.image_id, e.group))
-    unit_of = {e.image_id: e.image_id for e in examples}
-    unit_of |= {image_id: group_code(group) for image_id, group in group_of.items()}
-    units = sorted(set(unit_of.values()))
-    if len(units) < 2:
+    cluster_of = {e.image_id: e.image_id for e in examples}
+    cluster_of |= {image_id: group_code(group) for image_id, group in group_of.items()}
+    clusters = sorted(set(cluster_of.values()))
+    if len(clusters) < 2:
         raise DataError(f"{where} has one image, and validation queries need another", "add images, or name a split")
-    drawn = sorted(units, key=lambda unit: (keyed_generator(seed, "datasets.held-out", unit).random(), unit))
-    count = min(max(1, round(share * len(units))), len(units) - 1)
+    drawn = sorted(
+        clusters, key=lambda cluster: (keyed_generator(seed, "datasets.held-out", cluster).random(), cluster)
+    )
+    count = min(max(1, round(share * len(clusters))), len(clusters) - 1)
     chosen = set(drawn[:count])
-    train = [e for e in examples if unit_of[e.image_id] not in chosen]
-    return train, [e for e in examples if unit_of[e.image_id] in chosen]
+    train = [e for e in examples if cluster_of[e.image_id] not in chosen]
+    return train, [e for e in examples if cluster_of[e.image_id] in chosen]

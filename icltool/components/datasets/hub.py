@@ -24,7 +24,7 @@ from icltool.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
-class _Opened:
+class _OpenDataSet:
     """The splits by our names, "train" first, and the columns that a task reads."""
 
     splits: dict[str, HubSplit]
@@ -94,8 +94,8 @@ class HubReader(TableReader):
             before = sum(map(len, rows.values()))
             with progress.task(f"reading {split.title}", split.count, "rows") as ticker:
                 rows[name] = [_ticked(row, ticker) for row in _rows(split, opened.columns, images, before)]
-        for name, found in self._examples(root, task, opened, rows)[0].items():
-            yield PreparedSplit(name, len(found), iter(found))
+        for name, examples in self._examples(root, task, opened, rows)[0].items():
+            yield PreparedSplit(name, len(examples), iter(examples))
 
     def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         opened = self._open(root, task)
@@ -116,42 +116,42 @@ class HubReader(TableReader):
         files = dict.fromkeys(file for split in opened.splits.values() for file in split.files)
         return ReadReport(tuple(files), (*opened.columns.remarks, *remarks))
 
-    def _open(self, root: Path | None, task: str) -> _Opened:
+    def _open(self, root: Path | None, task: str) -> _OpenDataSet:
         path = self._path(root)
-        wanted = [self.options.train, *([] if self.share is not None else [self.queries])]
-        if len(set(wanted)) < len(wanted):
+        names = [self.options.train, *([] if self.share is not None else [self.queries])]
+        if len(set(names)) < len(names):
             raise ConfigError(
                 f"data set {self.name!r}: train and validation are both {self.options.train!r}", "name two splits"
             )
-        found = self._splits(path, wanted)
-        notes: tuple[str, ...] = ()
-        if len(found) < len(wanted) and self.queries == "validation":
-            wanted = [self.options.train, "test"]
-            found = self._splits(path, wanted)
-            notes = (f"data set {path} has no split 'validation', so 'test' is asked (--option validation=SPLIT)",)
-        if len(found) < len(wanted):
+        available = self._splits(path, names)
+        remarks: tuple[str, ...] = ()
+        if len(available) < len(names) and self.queries == "validation":
+            names = [self.options.train, "test"]
+            available = self._splits(path, names)
+            remarks = (f"data set {path} has no split 'validation', so 'test' is asked (--option validation=SPLIT)",)
+        if len(available) < len(names):
             raise DataError(
                 f"data set {path} has no split {self.queries!r} for the queries",
                 "name another with --option validation=SPLIT, or hold some out of train: --option validation=0.1",
             )
-        splits = dict(zip(("train", "validation"), (found[name] for name in wanted), strict=False))
+        splits = dict(zip(("train", "validation"), (available[name] for name in names), strict=False))
         present = splits["train"].columns
         named = {**self.options.named, "choices": choices_column(self.options.choices, present)}
-        columns = chosen_columns(f"data set {path}", present, self.asked(task), named)
+        columns = chosen_columns(f"data set {path}", present, self.task_definition(task), named)
         for split in splits.values():
             missing = [column for column in columns.names() if column not in split.columns]
             if missing:
                 raise DataError(f"split {split.name!r} of {path} has no column {', '.join(map(repr, missing))}")
         base = Path(path).expanduser().absolute()
-        columns = replace(columns, remarks=(*notes, *columns.remarks))
-        return _Opened(splits, columns, base if base.is_dir() else None)
+        columns = replace(columns, remarks=(*remarks, *columns.remarks))
+        return _OpenDataSet(splits, columns, base if base.is_dir() else None)
 
-    def _splits(self, path: str, wanted: list[str]) -> dict[str, HubSplit]:
+    def _splits(self, path: str, names: list[str]) -> dict[str, HubSplit]:
         """See `open_splits`. What cannot be opened is tried once, not again for each task."""
         if self._fault is not None:
             raise self._fault
         try:
-            return open_splits(path, self.options.name, self.options.revision, wanted)
+            return open_splits(path, self.options.name, self.options.revision, names)
         except DataError as error:
             self._fault = error
             raise
@@ -174,17 +174,17 @@ class HubReader(TableReader):
         return Path(self._path(root)).name
 
     def _examples(
-        self, root: Path | None, task: str, opened: _Opened, rows: dict[str, list[Row]], with_images: bool = True
+        self, root: Path | None, task: str, opened: _OpenDataSet, rows: dict[str, list[Row]], with_images: bool = True
     ) -> tuple[dict[str, list[Example]], list[str]]:
         """The examples by split, and remarks. Without images, captions are not brought together by image, and so ids,
         which the captions of an image may share, are not looked at."""
-        asked = self.asked(task)
-        columns = opened.columns if with_images or asked.answers != "captions" else opened.columns.without("id")
+        definition = self.task_definition(task)
+        columns = opened.columns if with_images or definition.answers != "captions" else opened.columns.without("id")
         label = columns["label"]
         classes = opened.splits["train"].class_names.get(label[0], ()) if label else ()
         title = self._title(root)
         readers = {name: Rows(opened.splits[name].title, "row", columns, part, classes) for name, part in rows.items()}
-        splits = examples_by_split(readers, asked, listed_choices(self.options.choices or ""))
+        splits = examples_by_split(readers, definition, listed_choices(self.options.choices or ""))
         remarks = [remark for reader in readers.values() for remark in reader.remarks()]
         if self.share is not None:
             splits["train"], splits["validation"] = held_out(splits["train"], self.share, self.options.seed, title)

@@ -58,7 +58,7 @@ class HubSplit:
 
 
 def open_splits(
-    path: str, configuration: str | None, revision: str | None, wanted: Sequence[str]
+    path: str, configuration: str | None, revision: str | None, names: Sequence[str]
 ) -> dict[str, HubSplit]:
     """Those of the `wanted` splits that there are, by name, from a folder or from the hub (OWNER/NAME).
 
@@ -72,17 +72,17 @@ def open_splits(
     if not folder.is_dir() and not _HUB_NAME.match(path):
         raise DataError(f"data set {path} is no folder, and no name on the hub", "give a folder, or OWNER/NAME")
     saved = folder.is_dir() and any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
-    with _opening(path), _bars(datasets, shown=not folder.is_dir() and sys.stderr.isatty()):
+    with _opening(path), _bars(datasets, visible=not folder.is_dir() and sys.stderr.isatty()):
         if saved:
             loaded = datasets.load_from_disk(str(folder))
-            found = dict(loaded) if isinstance(loaded, dict) else {wanted[0]: loaded}
-            _expect_split(path, list(found), wanted[0])
-            return {name: _held_split(folder, name, found[name]) for name in wanted if name in found}
+            splits = dict(loaded) if isinstance(loaded, dict) else {names[0]: loaded}
+            _expect_split(path, list(splits), names[0])
+            return {name: _held_split(folder, name, splits[name]) for name in names if name in splits}
         source = str(folder) if folder.is_dir() else path
         builder = datasets.load_dataset_builder(source, configuration, revision=revision)
         files = {str(name): list(of_split) for name, of_split in (builder.config.data_files or {}).items()}
-        _expect_split(path, list(files), wanted[0])
-        present = [name for name in wanted if name in files]
+        _expect_split(path, list(files), names[0])
+        present = [name for name in names if name in files]
         if folder.is_dir() and all(Path(file).suffix == ".parquet" for name in present for file in files[name]):
             return {name: _parquet_split(folder, name, tuple(map(Path, files[name]))) for name in present}
         loads = {n: datasets.load_dataset(source, configuration, split=n, revision=revision) for n in present}
@@ -90,14 +90,14 @@ def open_splits(
 
 
 def _held_split(folder: Path, name: str, dataset: Dataset, files: Sequence[str] = ()) -> HubSplit:
-    read = files or [entry["filename"] for entry in dataset.cache_files]
+    paths = files or [entry["filename"] for entry in dataset.cache_files]
     return HubSplit(
         name,
         f"{folder.name} {name}",
         len(dataset),
         tuple(dataset.column_names),
         _class_names(dataset.features),
-        tuple(path for path in map(Path, read) if path.is_file()),  # a file may lie within an archive
+        tuple(path for path in map(Path, paths) if path.is_file()),  # a file may lie within an archive
         dataset,
     )
 
@@ -177,13 +177,13 @@ def _opening(path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bars(datasets: ModuleType, shown: bool) -> Iterator[None]:
+def _bars(datasets: ModuleType, visible: bool) -> Iterator[None]:
     """With the bars of `datasets` (a download may take hours), or without (what is local takes no time)."""
     before = datasets.are_progress_bars_disabled()
-    if not shown:
+    if not visible:
         datasets.disable_progress_bars()
     try:
         yield
     finally:
-        if not shown and not before:
+        if not visible and not before:
             datasets.enable_progress_bars()

@@ -36,13 +36,13 @@ def listing(folder: Path) -> frozenset[str]:
     The folder may be one within a zip archive; then the names are those of its files.
     """
     try:
-        held = archive_and_member(folder)
-        if held is not None:
-            start = f"{held[1]}/" if held[1] else ""
-            below = (member[len(start) :] for member in archive_members(held[0]) if member.startswith(start))
+        location = archive_and_member(folder)
+        if location is not None:
+            start = f"{location[1]}/" if location[1] else ""
+            below = (member[len(start) :] for member in archive_members(location[0]) if member.startswith(start))
             return frozenset(name for name in below if "/" not in name)
-        with os.scandir(folder) as found:
-            return frozenset(entry.name for entry in found)
+        with os.scandir(folder) as files:
+            return frozenset(entry.name for entry in files)
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()
     except OSError as error:
@@ -50,7 +50,7 @@ def listing(folder: Path) -> frozenset[str]:
 
 
 def expect_images(
-    annotations: Path, folder: Path, names: Sequence[str], other: Path, other_names: Sequence[str], get: str
+    annotations: Path, folder: Path, names: Sequence[str], other: Path, other_names: Sequence[str], hint: str
 ) -> None:
     """DataError when `annotations` names images that are not in `folder`; looks at the folder's listing alone.
 
@@ -62,28 +62,28 @@ def expect_images(
     if not missing:
         return
     if len(missing) == len(names):
-        elsewhere = listing(other)
-        if any(name in elsewhere for name in other_names):
+        other_listing = listing(other)
+        if any(name in other_listing for name in other_names):
             raise DataError(
-                f"{annotations} is of the wrong split: its images are in {other.name}, none is in {folder.name}", get
+                f"{annotations} is of the wrong split: its images are in {other.name}, none is in {folder.name}", hint
             )
-    raise DataError(f"{annotations} names {counted(len(missing), 'image')} missing from {folder}: {few(missing)}", get)
+    raise DataError(f"{annotations} names {counted(len(missing), 'image')} missing from {folder}: {few(missing)}", hint)
 
 
 def check_decoding(
-    folder: Path, names: Sequence[str], part: str, get: str, verify: bool, progress: Progress | None
+    folder: Path, names: Sequence[str], part: str, hint: str, verify: bool, progress: Progress | None
 ) -> None:
     """Opens all images (`verify`), or the sample. `part` names the images: "train2014", say."""
     if not verify:
-        expect_readable(folder, sample(names, part), get)
+        expect_readable(folder, sample(names, part), hint)
     elif progress is None:
-        expect_readable(folder, names, get)
+        expect_readable(folder, names, hint)
     else:
         with progress.task(f"opening {part}", len(names), "images") as ticker:
-            expect_readable(folder, names, get, ticker)
+            expect_readable(folder, names, hint, ticker)
 
 
-def expect_readable(folder: Path, names: Sequence[str], get: str, ticker: Ticker | None = None) -> None:
+def expect_readable(folder: Path, names: Sequence[str], hint: str, ticker: Ticker | None = None) -> None:
     """Decodes images fully, several at a time. DataError that names the ones that are truncated or no images."""
     broken: list[tuple[str, DataError]] = []
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
@@ -96,11 +96,11 @@ def expect_readable(folder: Path, names: Sequence[str], get: str, ticker: Ticker
     if not broken:
         return
     first = broken[0][1]
-    get = next((str(fault.hint) for _, fault in broken if LIMIT_VARIABLE in str(fault.hint)), get)
+    hint = next((str(fault.hint) for _, fault in broken if LIMIT_VARIABLE in str(fault.hint)), hint)
     if len(broken) == 1:
-        raise DataError(first.message, get)
-    told = [f"{name} ({_reason(fault)})" for name, fault in broken]
-    raise DataError(f"{len(broken):,} images in {folder} cannot be read: {few(told)}", get)
+        raise DataError(first.message, hint)
+    descriptions = [f"{name} ({_reason(fault)})" for name, fault in broken]
+    raise DataError(f"{len(broken):,} images in {folder} cannot be read: {few(descriptions)}", hint)
 
 
 def is_empty(image: str | Path) -> bool:
@@ -130,5 +130,5 @@ def _fault(path: Path) -> DataError | None:
 
 def _reason(fault: DataError) -> str:
     """What is said of an image, without its path."""
-    said = re.sub(r"^image .*? (?=cannot be read: |is |has )", "", fault.message)
-    return said.removeprefix("cannot be read: ")
+    reason = re.sub(r"^image .*? (?=cannot be read: |is |has )", "", fault.message)
+    return reason.removeprefix("cannot be read: ")

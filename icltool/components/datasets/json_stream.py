@@ -64,16 +64,16 @@ class _Scanner:
         """The one value of the file."""
         first = self._next()
         if first == "{":
-            found: object = self._object(convert)
+            value: object = self._object(convert)
         elif first == "[":
-            found = self._list("", convert)
+            value = self._list("", convert)
         else:
-            found = self._scan()
+            value = self._scan()
         if self._next():
             self._fail("Extra data")
-        return found
+        return value
 
-    def fault(self, path: Path, error: json.JSONDecodeError, get: str) -> DataError:
+    def fault(self, path: Path, error: json.JSONDecodeError, hint: str) -> DataError:
         """What is wrong, with line and column in the whole file."""
         line = 1 + self._lines + self._text.count("\n", 0, error.pos)
         start = self._text.rfind("\n", 0, error.pos)
@@ -81,14 +81,14 @@ class _Scanner:
         cut = self._ended and error.pos >= len(self._text.rstrip())
         cut = cut or error.msg.startswith("Unterminated string")
         what = "is cut off" if cut else "is not well-formed JSON"
-        return DataError(f"{path} {what} at line {line}, column {column}: {error.msg}", get)
+        return DataError(f"{path} {what} at line {line}, column {column}: {error.msg}", hint)
 
     def _object(self, convert: Callable[[str, object], object]) -> dict[str, object]:
-        found: dict[str, object] = {}
+        members: dict[str, object] = {}
         self._at += 1
         if self._next() == "}":
             self._at += 1
-            return found
+            return members
         while True:
             if self._next() != '"':
                 self._fail("Expecting property name enclosed in double quotes")
@@ -96,21 +96,21 @@ class _Scanner:
             if self._next() != ":":
                 self._fail("Expecting ':' delimiter")
             self._at += 1
-            found[key] = self._list(key, convert) if self._next() == "[" else self._scan()
+            members[key] = self._list(key, convert) if self._next() == "[" else self._scan()
             if self._closed("}"):
-                return found
+                return members
 
     def _list(self, key: str, convert: Callable[[str, object], object]) -> list[object]:
-        found: list[object] = []
+        items: list[object] = []
         self._at += 1
         if self._next() == "]":
             self._at += 1
-            return found
+            return items
         while True:
             self._next()
-            found.append(convert(key, self._scan()))
+            items.append(convert(key, self._scan()))
             if self._closed("]"):
-                return found
+                return items
 
     def _closed(self, bracket: str) -> bool:
         """Takes the comma (False) or the closing bracket (True) that must come now."""
@@ -135,7 +135,7 @@ class _Scanner:
         """The value that begins here, whole."""
         while True:
             try:
-                found, end = self._value(self._text, self._at)
+                value, end = self._value(self._text, self._at)
             except json.JSONDecodeError as error:
                 goes_on = error.pos >= len(self._text) - _WORD or error.msg.startswith("Unterminated string")
                 if self._ended or not goes_on:
@@ -143,7 +143,7 @@ class _Scanner:
             else:
                 if end + _EXPONENT < len(self._text) or self._ended:
                     self._at = end
-                    return found
+                    return value
             self._read()
 
     def _read(self) -> None:

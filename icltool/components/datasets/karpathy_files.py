@@ -36,18 +36,18 @@ class KarpathyImage(NamedTuple):
 def read_whole(path: Path, splits: frozenset[str]) -> list[KarpathyImage]:
     """The images of these splits in dataset_coco.json. DataError that names the file and the entry at fault."""
 
-    def kept(key: str, entry: object) -> object:
+    def convert(key: str, entry: object) -> object:
         return _image(entry) if key == "images" else entry
 
-    found = read_json(path, _GET_WHOLE, kept)
-    if not isinstance(found, dict):
+    content = read_json(path, _GET_WHOLE, convert)
+    if not isinstance(content, dict):
         raise DataError(f"{path} holds no Karpathy split: an object with a list of images was expected", _GET_WHOLE)
-    held = found.get("dataset", "coco")
-    if held != "coco":
-        raise DataError(f"{path} is of another data set: it says {str(held)[:40]!r}, not 'coco'", _GET_WHOLE)
-    listed = found.get("images")
+    dataset = content.get("dataset", "coco")
+    if dataset != "coco":
+        raise DataError(f"{path} is of another data set: it says {str(dataset)[:40]!r}, not 'coco'", _GET_WHOLE)
+    listed = content.get("images")
     if not isinstance(listed, list) or not listed or not isinstance(listed[0], KarpathyImage):
-        expect_kind(path, found, "captions in Karpathy's format", _GET_WHOLE)
+        expect_kind(path, content, "captions in Karpathy's format", _GET_WHOLE)
     images: list[KarpathyImage] = []
     for position, image in enumerate(listed or ()):
         if not isinstance(image, KarpathyImage):
@@ -89,20 +89,20 @@ def read_lavis(files: Mapping[str, Path], splits: frozenset[str]) -> list[Karpat
 
 def _entries(path: Path) -> list[tuple[str, list[str]]]:
     """(image, captions) of each entry."""
-    get = f"put LAVIS' {path.name} there"
+    hint = f"put LAVIS' {path.name} there"
 
-    def kept(key: str, entry: object) -> object:
+    def convert(key: str, entry: object) -> object:
         return (entry.get("image"), entry.get("caption")) if isinstance(entry, dict) else entry
 
-    found = read_json(path, get, kept)
-    if not isinstance(found, list):
-        raise DataError(f"{path} holds no captions: a list of images with captions was expected", get)
+    listed = read_json(path, hint, convert)
+    if not isinstance(listed, list):
+        raise DataError(f"{path} holds no captions: a list of images with captions was expected", hint)
     entries = []
-    for position, entry in enumerate(found):
-        file, held = entry if isinstance(entry, tuple) else (None, None)
-        texts = held if isinstance(held, list) else [held]
+    for position, entry in enumerate(listed):
+        file, captions = entry if isinstance(entry, tuple) else (None, None)
+        texts = captions if isinstance(captions, list) else [captions]
         if not isinstance(file, str) or not _NUMBERED.search(file) or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{path}: entry {position} is not an image with its caption", get)
+            raise DataError(f"{path}: entry {position} is not an image with its caption", hint)
         entries.append((file, texts))
     return entries
 

@@ -41,12 +41,12 @@ class Row:
 class Rows:
     """The rows of one split, and how they are read.
 
-    `name` and `unit` tell a place: "captions.csv line 3". `class_names` name the classes that `label` numbers, where
-    the source says so.
+    `name` and `row_word` ("line" or "row") name a row in messages: "captions.csv line 3". `class_names` are the names of
+    the classes that `label` numbers, if the source has them.
     """
 
     name: str
-    unit: str
+    row_word: str
     columns: Columns
     rows: Sequence[Row]
     class_names: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Rows:
     _numbers: dict[str, list[int]] = field(default_factory=dict)
 
     def where(self, row: Row) -> str:
-        return f"{self.name} {self.unit} {row.place}"
+        return f"{self.name} {self.row_word} {row.place}"
 
     def leave_out(self, row: Row, what: str) -> None:
         """Counts a row that gives no example (or one text less); see `remarks`."""
@@ -64,28 +64,28 @@ class Rows:
     def remarks(self) -> tuple[str, ...]:
         """What was left out, and where, which numbers became texts, and whether ids were replaced by codes."""
         left_out = [
-            f"{self.name}: {counted(len(places), what)} left out ({self.unit} {few(places)})"
+            f"{self.name}: {counted(len(places), what)} left out ({self.row_word} {few(places)})"
             for what, places in self._left_out.items()
         ]
         coded = [f"{self.name}: ids that are no whole numbers became 63-bit codes"] if self._coded else []
         numbers = [
-            f"{self.name}: column {column!r} holds numbers, which are read as they are written ({self.unit} {few(places)})"
+            f"{self.name}: column {column!r} holds numbers, which are read as they are written ({self.row_word} {few(places)})"
             for column, places in self._numbers.items()
         ]
         return (*left_out, *numbers, *coded)
 
     def texts(self, row: Row, role: str) -> tuple[str, ...]:
         """The texts in the columns of a role, as they are written. DataError for a value that holds no text."""
-        found: list[str] = []
+        texts: list[str] = []
         for column in self.columns.by_role.get(role, ()):
             value = row.values.get(column)
             if role in _WRITTEN and isinstance(value, (int, float)) and value == value:
                 self._numbers.setdefault(column, []).append(row.place)
             try:
-                found += _texts(value)
+                texts += _texts(value)
             except TypeError as error:
                 raise DataError(f"{self.where(row)}: column {column!r} holds {error}, not a text") from error
-        return tuple(found)
+        return tuple(texts)
 
     def text(self, row: Row, role: str) -> str:
         """The one text of a role on one line, "" where it has none."""
@@ -116,10 +116,10 @@ def examples(rows: Rows, task: Task, choices: tuple[str, ...] = ()) -> list[Exam
     `choices` are the labels of a classification (see `label_names`). DataError for an example id that occurs twice, or
     where no row is left.
     """
-    made = _captioned(rows) if task.answers == "captions" else _by_row(rows, task, choices)
-    if not made:
+    result = _captioned(rows) if task.answers == "captions" else _by_row(rows, task, choices)
+    if not result:
         raise DataError(f"{rows.name} has no row that task {task.name!r} can use", "; ".join(rows.remarks()) or None)
-    return made
+    return result
 
 
 def examples_by_split(splits: Mapping[str, Rows], task: Task, chosen: tuple[str, ...]) -> dict[str, list[Example]]:
@@ -127,8 +127,8 @@ def examples_by_split(splits: Mapping[str, Rows], task: Task, chosen: tuple[str,
     DataError as `examples` and `label_names`."""
     own = task.answers != "label" or any("choices" in rows.columns for rows in splits.values())
     choices = () if own else label_names(splits.values(), chosen)
-    made = with_text_groups([examples(rows, task, choices) for rows in splits.values()])
-    return dict(zip(splits, made, strict=True))
+    example_lists = with_text_groups([examples(rows, task, choices) for rows in splits.values()])
+    return dict(zip(splits, example_lists, strict=True))
 
 
 def _captioned(rows: Rows) -> list[Example]:
@@ -136,23 +136,23 @@ def _captioned(rows: Rows) -> list[Example]:
     by_image: dict[str, list[Row]] = {}
     captions: dict[str, list[str]] = {}
     for row in rows.rows:
-        written = rows.texts(row, "caption")
-        texts = [text for text in map(one_line, written) if text]
-        if len(texts) < max(1, len(written)):
+        cells = rows.texts(row, "caption")
+        texts = [text for text in map(one_line, cells) if text]
+        if len(texts) < max(1, len(cells)):
             rows.leave_out(row, "empty caption")
         if texts:
             by_image.setdefault(row.image, []).append(row)
             captions.setdefault(row.image, []).extend(texts)
-    taken: dict[int, Row] = {}
-    made = []
+    row_of_id: dict[int, Row] = {}
+    result = []
     for image, of_image in by_image.items():
         first, references = of_image[0], tuple(captions[image])
-        identifier = _example_id(rows, first, taken)
+        identifier = _example_id(rows, first, row_of_id)
         for other in of_image[1:]:
             if "id" in rows.columns:
-                taken.setdefault(rows.identifier(other, "id"), first)
-        made.append(captioned(identifier, image, _image_id(rows, first), references, rows.text(first, "group")))
-    return made
+                row_of_id.setdefault(rows.identifier(other, "id"), first)
+        result.append(captioned(identifier, image, _image_id(rows, first), references, rows.text(first, "group")))
+    return result
 
 
 #: What is said of a row that lacks a field, or its answer.
@@ -177,35 +177,35 @@ class _Answered:
 
 def _by_row(rows: Rows, task: Task, choices: tuple[str, ...]) -> list[Example]:
     """One example per row."""
-    taken: dict[int, Row] = {}
-    made = []
+    row_of_id: dict[int, Row] = {}
+    result = []
     for row in rows.rows:
-        asked = {field: rows.text(row, field) for field in (*task.fields, *task.optional) if field != "image"}
+        fields = {field: rows.text(row, field) for field in (*task.fields, *task.optional) if field != "image"}
         answer = _answer(rows, row, task, choices)
-        lacking = [field for field in task.fields if field != "image" and not asked[field]]
+        lacking = [field for field in task.fields if field != "image" and not fields[field]]
         if lacking or not answer.label:
             rows.leave_out(row, _LACKING[lacking[0] if lacking else task.answers])
             continue
         if answer.choices and answer.label not in answer.choices:
             raise _no_choice(rows, row, answer)
-        text = asked.get("text") or asked.get("question") or answer.label
-        made.append(
+        text = fields.get("text") or fields.get("question") or answer.label
+        result.append(
             Example(
-                id=_example_id(rows, row, taken),
+                id=_example_id(rows, row, row_of_id),
                 image=row.image,
                 image_id=_image_id(rows, row, text),
                 text=text,
                 label=answer.label,
                 references=answer.references,
-                question=asked.get("question", ""),
+                question=fields.get("question", ""),
                 group=rows.text(row, "group"),
                 question_type=rows.text(row, "question_type"),
                 answer_type=rows.text(row, "answer_type"),
                 choices=answer.choices,
-                style=asked.get("style", ""),
+                style=fields.get("style", ""),
             )
         )
-    return made
+    return result
 
 
 def _answer(rows: Rows, row: Row, task: Task, choices: tuple[str, ...]) -> _Answered:
@@ -268,17 +268,17 @@ def label_names(splits: Iterable[Rows], chosen: tuple[str, ...]) -> tuple[str, .
     named = next((split.class_names for split in splits if split.class_names), ())
     if named and set(chosen) in (set(), set(named)):
         return chosen or named
-    written = {label_of(split, row) for split in splits for row in split.rows} - {""}
-    numbered = written <= {"-1", *map(str, range(len(chosen)))} and not written & set(chosen)
+    labels = {label_of(split, row) for split in splits for row in split.rows} - {""}
+    numbered = labels <= {"-1", *map(str, range(len(chosen)))} and not labels & set(chosen)
     if named and len(chosen) != len(named):
         raise DataError(
             f"{len(chosen)} choices are given for the {len(named)} classes {', '.join(named)}",
             "name as many with --option choices=, in the order of the classes",
         )
-    if named or (chosen and written and numbered):
+    if named or (chosen and labels and numbered):
         for split in splits:
             split.class_names = chosen
-    return chosen or tuple(sorted(written, key=_by_value))
+    return chosen or tuple(sorted(labels, key=_by_value))
 
 
 def with_text_groups(splits: Sequence[Sequence[Example]]) -> list[list[Example]]:
@@ -303,16 +303,16 @@ def normalised(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower())) or text
 
 
-def _example_id(rows: Rows, row: Row, taken: dict[int, Row]) -> int:
+def _example_id(rows: Rows, row: Row, row_of_id: dict[int, Row]) -> int:
     """The row's id, or its number where there is no such column. DataError for one that another example has."""
     identifier = rows.identifier(row, "id") if "id" in rows.columns else row.number
-    if identifier in taken:
-        written = rows.text(row, "id") if "id" in rows.columns else identifier
+    if identifier in row_of_id:
+        id_text = rows.text(row, "id") if "id" in rows.columns else identifier
         raise DataError(
-            f"{rows.where(row)} repeats the id {written} of {rows.unit} {taken[identifier].place}",
+            f"{rows.where(row)} repeats the id {id_text} of {rows.row_word} {row_of_id[identifier].place}",
             "ids must be unique within a split; --option id= numbers the rows instead",
         )
-    taken[identifier] = row
+    row_of_id[identifier] = row
     return identifier
 
 
@@ -357,10 +357,10 @@ def _number(value: object) -> list[str]:
 def _json_list(text: str) -> list[str]:
     """The texts of a JSON list; the text itself where it is none."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return [text]
-    return found if isinstance(found, list) and all(isinstance(item, str) for item in found) else [text]
+    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else [text]
 
 
 def _by_value(label: str) -> tuple[int, int, str]:

@@ -70,16 +70,16 @@ _DECIDING: dict[type[object], tuple[str, ...]] = {
 _NAMES = {Image: "an image", Caption: "a caption", Question: "a question", Answers: "a list of answers"}
 
 
-def read_annotations(path: Path, get: str) -> dict[str, object]:
+def read_annotations(path: Path, hint: str) -> dict[str, object]:
     """The object in an annotation file, its known entries as Image, Caption, Question and Answers.
 
     `get` is the hint: where the file comes from. Raises DataError when the file is missing, unreadable, not well-formed
     (with line and column) or holds no object.
     """
-    found = read_json(path, get, _entry)
-    if not isinstance(found, dict):
-        raise DataError(f"{path} holds no annotations: an object with lists was expected", get)
-    return found
+    content = read_json(path, hint, _entry)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds no annotations: an object with lists was expected", hint)
+    return content
 
 
 def _entry(key: str, record: object) -> object:
@@ -111,33 +111,33 @@ def _texts(answers: object) -> object:
 
 def _raw_texts(answers: object) -> tuple[str, ...]:
     """The field "raw_answer" of each; () unless all have one."""
-    found: list[str] = []
+    texts: list[str] = []
     for answer in answers if isinstance(answers, list) else ():
         text = answer.get("raw_answer") if isinstance(answer, dict) else None
         if not isinstance(text, str):
             return ()
-        found.append(sys.intern(text))
-    return tuple(found)
+        texts.append(sys.intern(text))
+    return tuple(texts)
 
 
 def _interned(text: object) -> object:
     return sys.intern(text) if isinstance(text, str) else text
 
 
-def expect_kind(path: Path, found: dict[str, object], kind: str, get: str) -> None:
+def expect_kind(path: Path, content: dict[str, object], kind: str, hint: str) -> None:
     """DataError when an annotation file is of another kind than wanted: "captions", "questions" or "answers"."""
-    held = kind_of(found)
-    if held != kind:
-        says = f"{path} holds {held}, not {kind}" if held else f"{path} holds no {kind}"
-        raise DataError(says, get)
+    actual = kind_of(content)
+    if actual != kind:
+        message = f"{path} holds {actual}, not {kind}" if actual else f"{path} holds no {kind}"
+        raise DataError(message, hint)
 
 
-def kind_of(found: dict[str, object]) -> str:
+def kind_of(content: dict[str, object]) -> str:
     """What an annotation file holds, told by its first entry; "" for something unknown."""
-    if isinstance(found.get("questions"), list):
+    if isinstance(content.get("questions"), list):
         return "questions"
-    annotations = found.get("annotations")
-    images = found.get("images")
+    annotations = content.get("annotations")
+    images = content.get("images")
     if not isinstance(annotations, list):
         if isinstance(images, list) and images and isinstance(images[0], dict) and "sentences" in images[0]:
             return "captions in Karpathy's format"
@@ -156,12 +156,12 @@ def kind_of(found: dict[str, object]) -> str:
     return "captions" if isinstance(images, list) else ""
 
 
-def entries(path: Path, found: dict[str, object], key: str, kind: type[Entry]) -> list[Entry]:
+def entries(path: Path, content: dict[str, object], key: str, kind: type[Entry]) -> list[Entry]:
     """The list under `key`, each entry checked: ids are integers from 0 to 2^63 - 1, texts are texts.
 
     Raises DataError that names the first entry at fault.
     """
-    listed = found.get(key)
+    listed = content.get(key)
     if not isinstance(listed, list):
         raise DataError(f"{path} has no list {key!r}", "the file is not the official one; get it again")
     needed = ", ".join(name for name in kind._fields if name != _OPTIONAL)
@@ -215,8 +215,8 @@ def repeated(values: list[int]) -> int | None:
 
 def few(items: Sequence[object], most: int = 3) -> str:
     """The first items, and how many more there are."""
-    shown = ", ".join(str(item) for item in items[:most])
-    return shown if len(items) <= most else f"{shown} and {len(items) - most:,} more"
+    start = ", ".join(str(item) for item in items[:most])
+    return start if len(items) <= most else f"{start} and {len(items) - most:,} more"
 
 
 def counted(number: int, noun: str) -> str:

@@ -104,13 +104,13 @@ class PersonalityCaptionsReader(FileReader):
         styles = self._read_styles(places)
         for name, path in places.files.items():
             with progress.task(f"reading {path.name}", 1, "files") as ticker:
-                found, _ = _comments(path, name, styles)
+                comments, _ = _comments(path, name, styles)
                 ticker.advance()
             groups = read_groups(path, name)
             if self._skips:
-                gone = set(self._missing(places, self._images(found)))
-                found = [comment for comment in found if f"{comment.image}{self._suffix}" not in gone]
-            yield PreparedSplit(name, len(found), _examples(found, places.images, self._suffix, groups))
+                gone = set(self._missing(places, self._images(comments)))
+                comments = [comment for comment in comments if f"{comment.image}{self._suffix}" not in gone]
+            yield PreparedSplit(name, len(comments), _examples(comments, places.images, self._suffix, groups))
 
     def _images(self, comments: Sequence[Comment]) -> list[str]:
         """The names of their images, each once."""
@@ -152,18 +152,18 @@ class PersonalityCaptionsReader(FileReader):
             remarks.append(
                 f"no {PERSONALITIES} beside {places.files['train'].name}: the styles are those of the examples"
             )
-        held: set[str] = set()
+        styles_present: set[str] = set()
         for name, path in places.files.items():
-            found, told = _comments(path, name, styles)
+            comments, notes = _comments(path, name, styles)
             read_groups(path, name)
-            names = self._images(found)
+            names = self._images(comments)
             missing = self._missing(places, names)
             if missing and self._skips and len(missing) < len(names):
                 gone = set(missing)
                 names = [image for image in names if image not in gone]
-                left = sum(f"{comment.image}{self._suffix}" in gone for comment in found)
+                dropped = sum(f"{comment.image}{self._suffix}" in gone for comment in comments)
                 remarks.append(
-                    f"{name}: {left:,} entries of {counted(len(gone), 'missing image')} left out: {few(missing)}"
+                    f"{name}: {dropped:,} entries of {counted(len(gone), 'missing image')} left out: {few(missing)}"
                 )
             elif missing:
                 raise DataError(
@@ -171,13 +171,13 @@ class PersonalityCaptionsReader(FileReader):
                     _GET_IMAGES,
                 )
             check_decoding(places.images, names, path.name, _GET_IMAGES, verify, progress)
-            held |= {comment.personality for comment in found}
-            remarks += told
+            styles_present |= {comment.personality for comment in comments}
+            remarks += notes
         if "development" in self._files and "development" not in places.files:
             remarks.append(
                 f"no split 'development': {places.files['train'].parent} has no {self._files['development']}"
             )
-        if styles.chosen is not None and (without := [style for style in styles.chosen if style not in held]):
+        if styles.chosen is not None and (without := [style for style in styles.chosen if style not in styles_present]):
             remarks.append(f"{self._styles}: no example is in the style {few(without)}")
         listed = [path for path in (places.personalities, self._styles_file()) if path is not None]
         files = on_disk([*places.files.values(), *listed, *groups_file(*places.files.values())])
@@ -204,14 +204,14 @@ class PersonalityCaptionsReader(FileReader):
         return Styles(tuple(line for line in known if line), tuple(chosen))
 
 
-def _lines(path: Path, get: str) -> list[str]:
+def _lines(path: Path, hint: str) -> list[str]:
     """The lines of a text file without blanks around them; those that end the file and are empty do not count."""
     try:
         with open_file(path) as file:
             text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise DataError(f"{path} cannot be read: {reason}", get) from error
+        raise DataError(f"{path} cannot be read: {reason}", hint) from error
     return [line.strip() for line in text.rstrip().splitlines()]
 
 
@@ -220,8 +220,8 @@ def _comments(path: Path, name: str, styles: Styles) -> tuple[list[Comment], lis
     listed = read_json(path, _GET, lambda key, entry: _comment(entry))
     if not isinstance(listed, list):
         raise DataError(f"{path} holds no list of captions", _GET)
-    kept: dict[int, Comment] = {}
-    left: Counter[str] = Counter()
+    comments: dict[int, Comment] = {}
+    skipped: Counter[str] = Counter()
     for position, entry in enumerate(listed):
         if entry is None:
             raise DataError(
@@ -229,20 +229,20 @@ def _comments(path: Path, name: str, styles: Styles) -> tuple[list[Comment], lis
                 "it needs image_hash, personality and comment, and may have additional_comments",
             )
         if not entry.text:
-            left["without a comment"] += 1
+            skipped["without a comment"] += 1
         elif styles.chosen is not None and entry.personality not in styles.chosen:
-            left["in a style that is not chosen"] += 1
-        elif entry.id in kept:
-            left["that is there already"] += 1
+            skipped["in a style that is not chosen"] += 1
+        elif entry.id in comments:
+            skipped["that is there already"] += 1
         else:
-            kept[entry.id] = entry
-    remarks = [f"{name}: {n:,} {'entry' if n == 1 else 'entries'} {why} left out" for why, n in left.items()]
-    if not kept:
+            comments[entry.id] = entry
+    remarks = [f"{name}: {n:,} {'entry' if n == 1 else 'entries'} {why} left out" for why, n in skipped.items()]
+    if not comments:
         raise DataError(f"{path} has no captions to use", "; ".join(remarks) or _GET)
-    unknown = sorted({c.personality for c in kept.values()} - set(styles.known)) if styles.known else []
+    unknown = sorted({c.personality for c in comments.values()} - set(styles.known)) if styles.known else []
     if unknown:
         remarks.append(f"{name}: {counted(len(unknown), 'style')} not in {PERSONALITIES}: {few(unknown)}")
-    return list(kept.values()), remarks
+    return list(comments.values()), remarks
 
 
 def _comment(entry: object) -> Comment | None:
@@ -261,8 +261,8 @@ def _comment(entry: object) -> Comment | None:
     return Comment(image, one_line(personality), one_line(text), others)
 
 
-def _examples(found: list[Comment], images: Path, suffix: str, groups: Mapping[int, str]) -> Iterator[Example]:
-    for comment in found:
+def _examples(comments: list[Comment], images: Path, suffix: str, groups: Mapping[int, str]) -> Iterator[Example]:
+    for comment in comments:
         image_id = group_code(comment.image)
         image, texts = str(images / f"{comment.image}{suffix}"), (comment.text, *comment.further)
         yield captioned(comment.id, image, image_id, texts, groups.get(image_id, ""), comment.personality)

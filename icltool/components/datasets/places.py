@@ -74,9 +74,9 @@ def find_folder(folder: Path, name: str, archives: Sequence[str]) -> Path | None
     return _within(_archives(folder, archives), f"folder {name}", place)
 
 
-def there(found: Mapping[str, Path | None]) -> dict[str, Path]:
+def there(paths: Mapping[str, Path | None]) -> dict[str, Path]:
     """Those that were found."""
-    return {name: path for name, path in found.items() if path is not None}
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def on_disk(paths: Iterable[Path]) -> tuple[Path, ...]:
@@ -94,8 +94,8 @@ def _archives(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     if not names:
         return
     try:
-        with os.scandir(folder) as found:
-            below = sorted(Path(entry.path) for entry in found if entry.is_dir())
+        with os.scandir(folder) as entries:
+            below = sorted(Path(entry.path) for entry in entries if entry.is_dir())
     except OSError:
         return
     for place in (folder, *below):

@@ -41,7 +41,7 @@ class TableReader(FileReader):
         """See ReadsDeclaredTasks."""
         self._declared[task.name] = task
 
-    def asked(self, task: str) -> Task:
+    def task_definition(self, task: str) -> Task:
         """The task of this name, also one that was declared. Raises as `task_named`."""
         return self._declared.get(task) or task_named(task)
 

@@ -55,7 +55,7 @@ class Places:
 class Observations:
     """One split: what was observed, all inferences about each region, and what was left out."""
 
-    found: list[Observation]
+    observations: list[Observation]
     by_region: Mapping[object, tuple[str, ...]]
     remarks: tuple[str, ...]
 
@@ -109,11 +109,13 @@ class SherlockReader(FileReader):
             with progress.task(f"reading {places.files[name].name}", 1, "files") as ticker:
                 split = observations(places.files[name], name)
                 split = self._present(split, places)
-                shown = {places.images.find(o): o for o in split.found}
-                scales = _scales(places.files[name], shown)
+                by_path = {places.images.find(o): o for o in split.observations}
+                scales = _scales(places.files[name], by_path)
                 ticker.advance()
             groups = read_groups(places.files["train"], name)
-            yield PreparedSplit(name, len(split.found), self._examples(split, places, task, name, groups, scales))
+            yield PreparedSplit(
+                name, len(split.observations), self._examples(split, places, task, name, groups, scales)
+            )
 
     def find(self, root: Path | None) -> Places:
         """Where files and images are. DataError when a file is missing."""
@@ -141,19 +143,19 @@ class SherlockReader(FileReader):
             split = observations(path, name)
             read_groups(places.files["train"], name)
             whole, split = split, self._present(split, places)
-            if len(split.found) < len(whole.found):
-                left = counted(len(whole.found) - len(split.found), "record")
+            if len(split.observations) < len(whole.observations):
+                left = counted(len(whole.observations) - len(split.observations), "record")
                 remarks.append(f"{name}: {left} left out, whose images are not there")
-            shown = list({o.image: o for o in split.found}.values())
-            found = [places.images.find(o) for o in shown]
-            missing = [o.image for o, place in zip(shown, found, strict=True) if not place]
+            by_image = list({o.image: o for o in split.observations}.values())
+            paths = [places.images.find(o) for o in by_image]
+            missing = [o.image for o, place in zip(by_image, paths, strict=True) if not place]
             if missing:
                 raise DataError(
                     f"{path} names {counted(len(missing), 'image')} that {places.images.start} has not: {few(missing)}",
                     _IMAGES,
                 )
-            check_decoding(path.parent, found, path.name, _RESTORE, verify, progress)
-            looked_at = dict(zip(found, shown, strict=True))
+            check_decoding(path.parent, paths, path.name, _RESTORE, verify, progress)
+            looked_at = dict(zip(paths, by_image, strict=True))
             if not verify:
                 looked_at = {place: looked_at[place] for place in sample(list(looked_at), f"sizes of {name}")}
             remarks += split.remarks
@@ -171,8 +173,8 @@ class SherlockReader(FileReader):
         """The observations whose images are there, where others are to be left out; all of them where none is."""
         if self.options.missing == "refuse":
             return split
-        there = [o for o in split.found if (place := places.images.find(o)) and not is_empty(place)]
-        return replace(split, found=there) if there else split
+        present = [o for o in split.observations if (place := places.images.find(o)) and not is_empty(place)]
+        return replace(split, observations=present) if present else split
 
     def _examples(
         self,
@@ -184,37 +186,39 @@ class SherlockReader(FileReader):
         scales: Mapping[str, tuple[float, float]],
     ) -> Iterator[Example]:
         choosing = task == "inference-choice" and name == "validation"
-        pools = _pools(split.found) if choosing else {}
-        for seen in split.found:
-            scale = scales.get(seen.image)
-            regions = [Region(*box) if scale is None else _scaled(box, scale) for box in seen.boxes]
-            image_id = group_code(seen.image)
-            references = _references(split, seen)
-            identifier = group_code(seen.instance)
+        pools = _pools(split.observations) if choosing else {}
+        for observation in split.observations:
+            scale = scales.get(observation.image)
+            regions = [Region(*box) if scale is None else _scaled(box, scale) for box in observation.boxes]
+            image_id = group_code(observation.image)
+            references = _references(split, observation)
+            identifier = group_code(observation.instance)
             yield Example(
                 id=identifier,
-                image=with_regions(places.images.find(seen), regions, self.options.show),
+                image=with_regions(places.images.find(observation), regions, self.options.show),
                 image_id=image_id,
-                text=seen.clue,
-                label=seen.inference,
+                text=observation.clue,
+                label=observation.inference,
                 references=references,
-                question=seen.clue,
+                question=observation.clue,
                 group=groups.get(image_id, ""),
-                answer_type=seen.source,
-                choices=pools[seen.chunk].choices(identifier, seen.image, references, self.options.distractors)
+                answer_type=observation.source,
+                choices=pools[observation.chunk].choices(
+                    identifier, observation.image, references, self.options.distractors
+                )
                 if choosing
                 else (),
             )
 
     def _too_few(self, split: Observations) -> list[str]:
         """A remark where queries have fewer distractors than were asked for. DataError where one has none."""
-        pools = _pools(split.found)
+        pools = _pools(split.observations)
         counts = [
             len(
                 pools[o.chunk].choices(group_code(o.instance), o.image, _references(split, o), self.options.distractors)
             )
             - 1
-            for o in split.found
+            for o in split.observations
         ]
         few_ones = [count for count in counts if count < self.options.distractors]
         if few_ones and not min(few_ones):
@@ -239,59 +243,59 @@ def observations(path: Path, name: str) -> Observations:
         f"{name}: {counted(number, 'record')} {why} left out"
         for why, number in Counter(entry for entry in listed if isinstance(entry, str)).items()
     ]
-    found = [entry for entry in listed if isinstance(entry, Observation)]
-    if not found:
+    records = [entry for entry in listed if isinstance(entry, Observation)]
+    if not records:
         raise DataError(
             f"{path} has no inferences; {'; '.join(remarks) or 'it is empty'}", "get the official file again"
         )
-    twice = repeated([group_code(o.instance) for o in found])
+    twice = repeated([group_code(o.instance) for o in records])
     if twice is not None:
-        instance = next(o.instance for o in found if group_code(o.instance) == twice)
+        instance = next(o.instance for o in records if group_code(o.instance) == twice)
         raise DataError(f"{path} lists instance {instance} more than once", "get the official file again")
     by_region: dict[object, list[str]] = {}
-    for seen in found:
-        by_region.setdefault(seen.region, []).append(seen.inference)
-    return Observations(found, {region: tuple(texts) for region, texts in by_region.items()}, tuple(remarks))
+    for record in records:
+        by_region.setdefault(record.region, []).append(record.inference)
+    return Observations(records, {region: tuple(texts) for region, texts in by_region.items()}, tuple(remarks))
 
 
-def _references(split: Observations, seen: Observation) -> tuple[str, ...]:
+def _references(split: Observations, observation: Observation) -> tuple[str, ...]:
     """All inferences about the region, the observation's own first, each once."""
-    return tuple(dict.fromkeys((seen.inference, *split.by_region[seen.region])))
+    return tuple(dict.fromkeys((observation.inference, *split.by_region[observation.region])))
 
 
-def _pools(found: Sequence[Observation]) -> dict[int, Pool]:
+def _pools(records: Sequence[Observation]) -> dict[int, Pool]:
     """What distractors are drawn from, by part of the file."""
     texts: dict[int, list[tuple[str, str]]] = {}
-    for seen in found:
-        texts.setdefault(seen.chunk, []).append((seen.image, seen.inference))
+    for record in records:
+        texts.setdefault(record.chunk, []).append((record.image, record.inference))
     return {chunk: Pool("sherlock distractors", of_chunk) for chunk, of_chunk in texts.items()}
 
 
-def _scales(path: Path, shown: Mapping[str, Observation]) -> dict[str, tuple[float, float]]:
+def _scales(path: Path, by_path: Mapping[str, Observation]) -> dict[str, tuple[float, float]]:
     """By image that has another size than its record says: by how much its regions are to be scaled, (x, y).
 
     DataError naming those of another aspect ratio, by more than what rounding to whole pixels explains: nobody knows where
     the regions lie in them.
     """
-    told = [place for place in shown if shown[place].size]
+    sized = [place for place in by_path if by_path[place].size]
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
-        sizes = dict(zip(told, pool.map(image_size, told), strict=True))
-    found: dict[str, tuple[float, float]] = {}
+        sizes = dict(zip(sized, pool.map(image_size, sized), strict=True))
+    scales: dict[str, tuple[float, float]] = {}
     cut: list[str] = []
     for place, size in sizes.items():
-        record = shown[place].size
-        if size == record:
+        recorded = by_path[place].size
+        if size == recorded:
             continue
-        across, down = size[0] / record[0], size[1] / record[1]
-        if abs(across - down) * min(record) > max(1.0, across, down):
-            cut.append(f"{shown[place].image} ({size[0]} x {size[1]}, recorded {record[0]} x {record[1]})")
-        found[shown[place].image] = across, down
+        across, down = size[0] / recorded[0], size[1] / recorded[1]
+        if abs(across - down) * min(recorded) > max(1.0, across, down):
+            cut.append(f"{by_path[place].image} ({size[0]} x {size[1]}, recorded {recorded[0]} x {recorded[1]})")
+        scales[by_path[place].image] = across, down
     if cut:
         raise DataError(
             f"{path}: {counted(len(cut), 'image')} of another shape than recorded, where the regions do not fit: {few(cut)}",
             "get the images of the release that the records are made for, not cut ones",
         )
-    return found
+    return scales
 
 
 def _scaled(box: Box, scale: tuple[float, float]) -> Region:

@@ -58,13 +58,13 @@ def read_observations(path: Path) -> list[Observation | str]:
 
     Raises DataError that names the file, and the first entry that is no record.
     """
-    found = read_json(path, _GET, lambda key, entry: _observation(entry))
-    if not isinstance(found, list):
+    records = read_json(path, _GET, lambda key, entry: _observation(entry))
+    if not isinstance(records, list):
         raise DataError(f"{path} holds no list of records", _GET)
-    for position, entry in enumerate(found):
+    for position, entry in enumerate(records):
         if entry is None:
             raise DataError(f"{path}: entry {position} is not a record of Sherlock", _NEEDED)
-    return found
+    return records
 
 
 def _observation(entry: object) -> Observation | str | None:
@@ -89,8 +89,8 @@ def _observation(entry: object) -> Observation | str | None:
     if not clue.strip():
         return "without a clue"
     size = tuple(side for name in ("width", "height") if type(side := image.get(name)) is int)
-    kept = [_within(box, size) for box in boxes]
-    if any(box is None for box in kept):
+    inside = [_within(box, size) for box in boxes]
+    if any(box is None for box in inside):
         return "with a region outside of its image"
     chunk = entry.get("split_idx")
     of_vg = "VG_" in url
@@ -98,7 +98,7 @@ def _observation(entry: object) -> Observation | str | None:
         str(instance),
         sys.intern("/".join(parts if of_vg else ["vcr1images", *parts])),
         "vg" if of_vg else "vcr",
-        tuple(box for box in kept if box is not None),
+        tuple(box for box in inside if box is not None),
         sys.intern(one_line(clue)),
         sys.intern(one_line(inference)),
         size if len(size) == 2 else (),
@@ -106,9 +106,9 @@ def _observation(entry: object) -> Observation | str | None:
     )
 
 
-def _box(written: Mapping[str, float]) -> Box:
+def _box(record: Mapping[str, float]) -> Box:
     """(left, top, width, height) as whole pixels. KeyError, TypeError or ValueError for anything else."""
-    left, top, width, height = (round(written[name]) for name in ("left", "top", "width", "height"))
+    left, top, width, height = (round(record[name]) for name in ("left", "top", "width", "height"))
     return left, top, width, height
 
 
@@ -129,18 +129,18 @@ class Images:
         self._bases = {source: [start / place for place in places] for source, places in _PLACES.items()}
         self._names: dict[Path, frozenset[str]] = {}
 
-    def find(self, seen: Observation) -> str:
+    def find(self, observation: Observation) -> str:
         """The path of the image, "" where it is not there."""
-        relative = seen.image.removeprefix("vcr1images/") if seen.source == "vcr" else seen.image
-        for base in self._bases[seen.source]:
+        relative = observation.image.removeprefix("vcr1images/") if observation.source == "vcr" else observation.image
+        for base in self._bases[observation.source]:
             if self._holds(base, relative):
                 return str(base / relative)
         return ""
 
     def archives(self) -> tuple[Path, ...]:
         """The archives that are there."""
-        held = (archive_and_member(base) for bases in self._bases.values() for base in bases)
-        return tuple(dict.fromkeys(Path(found[0]) for found in held if found is not None))
+        locations = (archive_and_member(base) for bases in self._bases.values() for base in bases)
+        return tuple(dict.fromkeys(Path(location[0]) for location in locations if location is not None))
 
     def _holds(self, base: Path, relative: str) -> bool:
         if base.suffix == ".zip" or base.parent.suffix == ".zip":

@@ -27,7 +27,7 @@ class _Source:
     """One split: the file (or data set) it comes from, as named in messages, and (place, sentence, label) of its rows."""
 
     name: str
-    unit: str
+    row_word: str
     files: tuple[Path, ...]
     rows: Iterable[tuple[int, str, str]]
 
@@ -61,8 +61,8 @@ class Sst2Reader:
         splits = _examples(sources)
         remarks = [
             remark
-            for name, found in splits.items()
-            for remark in unofficial(sources[name].name, len(found), "sentence", SPLITS[name][1])
+            for name, examples in splits.items()
+            for remark in unofficial(sources[name].name, len(examples), "sentence", SPLITS[name][1])
         ]
         return ReadReport(tuple(file for source in sources.values() for file in source.files), tuple(remarks))
 
@@ -71,8 +71,8 @@ class Sst2Reader:
         with progress.task("reading SST-2", 1, "data sets") as ticker:
             splits = _examples(self._sources(root))
             ticker.advance()
-        for name, found in splits.items():
-            yield PreparedSplit(name, len(found), iter(found))
+        for name, examples in splits.items():
+            yield PreparedSplit(name, len(examples), iter(examples))
 
     def _sources(self, root: Path | None) -> dict[str, _Source]:
         if root is not None and self.path is not None:
@@ -82,8 +82,8 @@ class Sst2Reader:
                 "data set 'sst2': no folder given",
                 "name the folder that holds SST-2 with --root, or take it from the hub: --option path=stanfordnlp/sst2",
             )
-        given = str(root if root is not None else self.path)
-        start = chosen_root(root, (), self.name) if root is not None else Path(given).expanduser().absolute()
+        source = str(root if root is not None else self.path)
+        start = chosen_root(root, (), self.name) if root is not None else Path(source).expanduser().absolute()
         files = [file for file, _ in SPLITS.values()]
         folder = first_holding([start / "SST-2", start], files)
         if folder is not None:
@@ -95,7 +95,7 @@ class Sst2Reader:
                 for name, (file, _) in SPLITS.items()
             }
         if not start.is_dir():
-            return self._copy(given)
+            return self._copy(source)
         try:
             return self._copy(str(start))
         except DataError as error:
@@ -106,11 +106,11 @@ class Sst2Reader:
 
     def _copy(self, path: str) -> dict[str, _Source]:
         splits = open_splits(path, None, self.revision, list(SPLITS))
-        for wanted in SPLITS:
-            missing = {"sentence", "label"} - set(splits[wanted].columns if wanted in splits else ())
+        for split_name in SPLITS:
+            missing = {"sentence", "label"} - set(splits[split_name].columns if split_name in splits else ())
             if missing:
-                what = f"column {few(sorted(missing))}" if wanted in splits else "split"
-                raise DataError(f"data set {path} is no copy of SST-2: {wanted!r} has no {what}", _GET)
+                what = f"column {few(sorted(missing))}" if split_name in splits else "split"
+                raise DataError(f"data set {path} is no copy of SST-2: {split_name!r} has no {what}", _GET)
         return {
             name: _Source(
                 split.title,
@@ -135,8 +135,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
         raise DataError(f"cannot read {path}: {error.strerror or error}", "check its permissions") from error
     if lines[0].rstrip("\r").split("\t") != ["sentence", "label"]:
         raise DataError(f"{path} line 1 does not name the columns sentence and label", _GET)
-    for line, written in enumerate(lines[1:], start=2):
-        fields = written.rstrip("\r").split("\t")
+    for line, line_text in enumerate(lines[1:], start=2):
+        fields = line_text.rstrip("\r").split("\t")
         if fields == [""]:
             continue
         if len(fields) != 2:
@@ -148,15 +148,15 @@ def _examples(sources: dict[str, _Source]) -> dict[str, list[Example]]:
     splits: list[list[Example]] = []
     for source in sources.values():
         before = sum(map(len, splits))
-        made: list[Example] = []
+        examples: list[Example] = []
         for place, sentence, label in source.rows:
             text = one_line(sentence)
             if label not in ("0", "1") or not text:
                 what = f"label {label!r} is neither 0 nor 1" if text else "the sentence is empty"
-                raise DataError(f"{source.name} {source.unit} {place}: {what}", _GET)
-            identifier, name = before + len(made), LABELS[int(label)]
-            made.append(Example(identifier, "", identifier, text, name, (name,), choices=LABELS))
-        if not made:
+                raise DataError(f"{source.name} {source.row_word} {place}: {what}", _GET)
+            identifier, name = before + len(examples), LABELS[int(label)]
+            examples.append(Example(identifier, "", identifier, text, name, (name,), choices=LABELS))
+        if not examples:
             raise DataError(f"{source.name} has no sentences", _GET)
-        splits.append(made)
+        splits.append(examples)
     return dict(zip(sources, with_text_groups(splits), strict=True))

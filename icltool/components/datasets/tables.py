@@ -50,15 +50,15 @@ def find_table(root: Path, file: str | None) -> Path:
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(f"{path} is no table that is read here", f"give one of {endings}")
         return path
-    found = sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and p.name[0] != ".")
-    if not found:
+    tables = sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and p.name[0] != ".")
+    if not tables:
         raise DataError(
             f"there is no table ({endings}) in {root}", "put one there, or name it with --option table=FILE"
         )
-    if len(found) > 1:
-        names = few([p.name for p in found])
-        raise DataError(f"{root} holds several tables: {names}", f"choose one: --option table={found[0].name}")
-    return found[0]
+    if len(tables) > 1:
+        names = few([p.name for p in tables])
+        raise DataError(f"{root} holds several tables: {names}", f"choose one: --option table={tables[0].name}")
+    return tables[0]
 
 
 def read_table(path: Path) -> Table:
@@ -156,11 +156,11 @@ def _delimiter(text: str) -> str:
 def _json_lines(path: Path, text: str) -> Table:
     columns: dict[str, None] = {}
     rows = []
-    for line, written in enumerate(text.split("\n"), start=1):
-        if not written.strip():
+    for line, line_text in enumerate(text.split("\n"), start=1):
+        if not line_text.strip():
             continue
         try:
-            row = json.loads(written)
+            row = json.loads(line_text)
         except (json.JSONDecodeError, RecursionError, ValueError) as error:
             column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)

@@ -112,8 +112,8 @@ class VqaReader(FileReader):
             {part: find_file(base, pattern.format(part=part), self._archives(part)) for part in PARTS.values()}
             for pattern in (self.questions, self.answers)
         )
-        found = [held[part] for part in PARTS.values() for held in (questions, answers)]
-        missing = [name for name, path in zip(names, found, strict=True) if path is None]
+        paths = [by_part[part] for part in PARTS.values() for by_part in (questions, answers)]
+        missing = [name for name, path in zip(names, paths, strict=True) if path is None]
         if missing:
             raise DataError(f"{base} lacks {', '.join(missing)}", hint)
         return Places(there(questions), there(answers), find_images(start, base, self.title))
@@ -133,13 +133,13 @@ class VqaReader(FileReader):
             read_groups(places.questions[part], name)
             path, folder, other = places.questions[part], places.images.folders[part], OTHER_PART[part]
             ids = list(dict.fromkeys(question.image_id for question in split.questions))
-            names, elsewhere = ([image_name(p, i) for i in ids] for p in (part, other))
-            expect_images(path, folder, names, places.images.folders[other], elsewhere, IMAGE_ARCHIVES)
+            names, other_names = ([image_name(p, i) for i in ids] for p in (part, other))
+            expect_images(path, folder, names, places.images.folders[other], other_names, IMAGE_ARCHIVES)
             check_decoding(folder, names, f"{part}2014", IMAGE_ARCHIVES, verify, progress)
             remarks += split.remarks
             remarks += self.counts(name, path, len(split.questions))
-        read = [held[part] for part in PARTS.values() for held in (places.questions, places.answers)]
-        files = on_disk([*read, *groups_file(*places.questions.values())])
+        paths = [by_part[part] for part in PARTS.values() for by_part in (places.questions, places.answers)]
+        files = on_disk([*paths, *groups_file(*places.questions.values())])
         return ReadReport((*files, *self.inputs(), *places.images.files), tuple(remarks))
 
     def counts(self, name: str, path: Path, count: int) -> list[str]:
@@ -170,45 +170,45 @@ def read_answered(places: Places, part: str, site: str) -> AnsweredSplit:
     if twice is not None:
         raise DataError(f"{path} lists question {twice} more than once", again)
     _expect_pairs(path, answers_path, questions, answers)
-    kept = [q for q in questions if any(answer.strip() for answer in answers[q.question_id].answers)]
-    if not kept:
+    answered = [q for q in questions if any(answer.strip() for answer in answers[q.question_id].answers)]
+    if not answered:
         raise DataError(f"{answers_path} has no answers", again)
-    kept.sort(key=lambda question: (question.image_id, question.question_id))
+    answered.sort(key=lambda question: (question.image_id, question.question_id))
     remarks = []
-    if len(kept) < len(questions):
+    if len(answered) < len(questions):
         remarks.append(
-            f"{answers_path.name}: {counted(len(questions) - len(kept), 'question')} without an answer left out"
+            f"{answers_path.name}: {counted(len(questions) - len(answered), 'question')} without an answer left out"
         )
-    unusual = sum(len(answers[question.question_id].answers) != _TEN for question in kept)
+    unusual = sum(len(answers[question.question_id].answers) != _TEN for question in answered)
     if unusual:
         remarks.append(f"{answers_path.name}: {counted(unusual, 'question')} with more or fewer than ten answers")
-    return AnsweredSplit(kept, answers, tuple(remarks))
+    return AnsweredSplit(answered, answers, tuple(remarks))
 
 
 def _read(path: Path, key: str, kind: str, entry: type[Entry], part: str, site: str) -> list[Entry]:
-    get = f"put the official {path.name} from {site} there"
-    found = read_annotations(path, get)
-    expect_kind(path, found, kind, get)
-    held = found.get("data_subtype")
-    if isinstance(held, str) and held != f"{part}2014":
-        raise DataError(f"{path} is of the wrong split: it says {held}, not {part}2014", get)
-    return entries(path, found, key, entry)
+    hint = f"put the official {path.name} from {site} there"
+    content = read_annotations(path, hint)
+    expect_kind(path, content, kind, hint)
+    subtype = content.get("data_subtype")
+    if isinstance(subtype, str) and subtype != f"{part}2014":
+        raise DataError(f"{path} is of the wrong split: it says {subtype}, not {part}2014", hint)
+    return entries(path, content, key, entry)
 
 
 def _expect_pairs(path: Path, answers_path: Path, questions: list[Question], answers: dict[int, Answers]) -> None:
-    get = "take both files from the same release and split"
+    hint = "take both files from the same release and split"
     unanswered = [q.question_id for q in questions if q.question_id not in answers]
     if questions and len(unanswered) == len(questions):
-        raise DataError(f"{answers_path} answers none of the questions of {path.name}", get)
+        raise DataError(f"{answers_path} answers none of the questions of {path.name}", hint)
     if unanswered:
         raise DataError(
-            f"{answers_path} lacks {counted(len(unanswered), 'question')} of {path.name}: {few(unanswered)}", get
+            f"{answers_path} lacks {counted(len(unanswered), 'question')} of {path.name}: {few(unanswered)}", hint
         )
     if len(answers) > len(questions):
-        asked = {question.question_id for question in questions}
-        unknown = [question_id for question_id in answers if question_id not in asked]
+        known_ids = {question.question_id for question in questions}
+        unknown = [question_id for question_id in answers if question_id not in known_ids]
         raise DataError(
-            f"{path} lacks {counted(len(unknown), 'question')} that {answers_path.name} answers: {few(unknown)}", get
+            f"{path} lacks {counted(len(unknown), 'question')} that {answers_path.name} answers: {few(unknown)}", hint
         )
     for question in questions:
         image_id = answers[question.question_id].image_id
@@ -216,24 +216,24 @@ def _expect_pairs(path: Path, answers_path: Path, questions: list[Question], ans
             raise DataError(
                 f"{answers_path} gives question {question.question_id} the image {image_id}, "
                 f"{path.name} the image {question.image_id}",
-                get,
+                hint,
             )
 
 
 def _examples(split: AnsweredSplit, folder: Path, part: str, groups: dict[int, str]) -> Iterator[Example]:
     for question in split.questions:
-        found = split.answers[question.question_id]
+        record = split.answers[question.question_id]
         text = one_line(question.question)
         yield Example(
             id=question.question_id,
             image=str(folder / image_name(part, question.image_id)),
             image_id=question.image_id,
             text=text,
-            label=one_line(most_frequent(found.answers, found.multiple_choice_answer)),
-            references=found.answers,
+            label=one_line(most_frequent(record.answers, record.multiple_choice_answer)),
+            references=record.answers,
             question=text,
             group=groups.get(question.image_id, ""),
-            question_type=found.question_type,
-            answer_type=found.answer_type,
-            raw_references=found.raw_answers,
+            question_type=record.question_type,
+            answer_type=record.answer_type,
+            raw_references=record.raw_answers,
         )

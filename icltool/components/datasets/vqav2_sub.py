@@ -61,8 +61,8 @@ class VQAv2SubReader(VQAv2Reader):
             chosen = _drawn(whole.questions, self._size, self._seed)
         else:
             chosen = _listed(self._ids, whole.questions, places.questions["val"])
-        kept = [question for question in whole.questions if question.question_id in chosen]
-        return replace(whole, questions=kept)
+        questions = [question for question in whole.questions if question.question_id in chosen]
+        return replace(whole, questions=questions)
 
     def counts(self, name: str, path: Path, count: int) -> list[str]:
         if name != "validation":
@@ -117,13 +117,13 @@ def read_ids(path: Path) -> list[int]:
 
 def _of_list(path: Path, text: str, form: str) -> list[int]:
     try:
-        found = json.loads(text)
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not well-formed JSON: {error}", form) from error
-    for position, value in enumerate(found):
+    for position, value in enumerate(values):
         if type(value) is not int or value < 0:
             raise DataError(f"{path}: entry {position} is no id: {str(value)[:40]!r}", form)
-    return list(found)
+    return list(values)
 
 
 def _of_lines(path: Path, text: str, form: str) -> list[int]:
