@@ -73,9 +73,9 @@ def test_texts_are_read_as_people_write_them() -> None:
         ({"itm_prompt": "{caption} {mood}"}, "only placeholders are {caption} and {style}"),
         ({"select": "loss+cider"}, "captioner: select"),
         ({"select": "cider+"}, "captioner: select"),
-        ({"min_lr": 1}, "must not exceed lr"),
+        ({"min_lr": 1}, "must not be above lr"),
         ({"trainer": {"max_epochs": 1}}, "set max_epochs with the learner's option instead: --option epochs="),
-        ({"schedule": "step"}, "schedule='step' is none of"),
+        ({"schedule": "step"}, "schedule must be"),
     ],
 )
 def test_wrong_values_are_one_clear_line(values: dict[str, Any], told: str) -> None:

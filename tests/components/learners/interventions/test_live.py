@@ -311,7 +311,7 @@ def test_bad_options_and_sets_are_one_clear_line(data: InterventionSet, tmp_path
     with pytest.raises(ConfigError, match="no option 'shot'") as caught:
         made("live", LiveOptions, {"shot": 2})
     assert "did you mean 'shots'" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="needs whole distributions: set teacher_top_k=0"):
+    with pytest.raises(ConfigError, match="needs whole stored answers: set teacher_top_k=0"):
         made("live", LiveOptions, {"teacher_draws": 1, "temperature_schedule": "learned"})
     with pytest.raises(ConfigError, match="logger cannot be set"):
         made("live", LiveOptions, {"trainer": {"logger": True}})
