@@ -62,7 +62,7 @@ class PrepareReport:
                 "split": split,
                 "examples": entry["examples"],
                 "images": entry.get("images"),
-                **({"groups of near-duplicates": entry.get("groups")} if grouped else {}),
+                **({"image groups": entry.get("groups")} if grouped else {}),
                 "fingerprint": fingerprint[:12],
                 "state": self.states[task],
             }

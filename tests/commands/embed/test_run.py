@@ -87,7 +87,7 @@ def test_bad_input(workspace: Path, tmp_path: Path) -> None:
         embed.run(config(tmp_path / "empty"), QUIET)
     with pytest.raises(ConfigError, match="not on this machine"):
         embed.run(config(workspace, encoder="vit-b-32"), QUIET)
-    with pytest.raises(ConfigError, match=r"no folder|cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"is not a folder|cannot be loaded"):
         embed.run(config(workspace, encoder_path=tmp_path / "nowhere", overwrite=True), QUIET)
     dataset = open_dataset(workspace / "datasets" / "shapes" / "vqa")
     with pytest.raises(StoreError, match="no embeddings by vit-b-32") as caught:

@@ -81,7 +81,7 @@ def test_shapes_for_all_its_tasks(shapes: tuple[Path, PrepareReport]) -> None:
         ("inference", "validation", "prepared"),
     ]
     assert rows[0]["examples"] == 60
-    assert rows[1]["groups of near-duplicates"] == 12
+    assert rows[1]["image groups"] == 12
     assert report.lines() == []
     assert report.path == workspace.datasets / "shapes"
 

@@ -65,7 +65,7 @@ def test_it_goes_all_the_way(place: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(["evaluate", *ask]) == 0
     shown = capsys.readouterr().out
     assert "zoo (species), tiny-idefics, 2 queries" in shown
-    assert "exact-match: mean" in shown
+    assert "exact-match    0-shot" in shown
     (rows,) = (place / "icl-workspace" / "evaluations").glob("zoo-species-*/predictions/random*.jsonl")
     prompts = [json.loads(line)["prompt"] for line in rows.read_text().splitlines()]
     assert len(prompts) == 2

@@ -24,7 +24,7 @@ class BlipModel(TunableCaptioner):
 
     images_per_prompt = 1
 
-    def _model_class(self) -> ModelClass:
+    def model_class(self) -> ModelClass:
         from transformers import BlipForConditionalGeneration
 
         return BlipForConditionalGeneration

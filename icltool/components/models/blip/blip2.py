@@ -111,7 +111,7 @@ class PrefixedCaptioner(TunableCaptioner):
 class Blip2Model(PrefixedCaptioner):
     """The adapter. The features of an image are the projected query tokens that the language model attends to."""
 
-    def _model_class(self) -> ModelClass:
+    def model_class(self) -> ModelClass:
         from transformers import Blip2ForConditionalGeneration
 
         return Blip2ForConditionalGeneration

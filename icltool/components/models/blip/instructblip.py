@@ -21,7 +21,7 @@ class InstructBlipModel(PrefixedCaptioner):
     """The adapter. With each image the Q-Former reads the query that follows it in the prompt, but never an answer. So the
     features of an image that are valid for any prompt are the vision encoder's states."""
 
-    def _model_class(self) -> ModelClass:
+    def model_class(self) -> ModelClass:
         from transformers import InstructBlipForConditionalGeneration
 
         return InstructBlipForConditionalGeneration

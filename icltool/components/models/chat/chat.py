@@ -57,7 +57,7 @@ class ChatModel(ProcessedModel):
             if cache is not None:
                 self._use_prefix_cache(cache)
 
-    def _model_class(self) -> ModelClass:
+    def model_class(self) -> ModelClass:
         from transformers import AutoModelForImageTextToText
 
         return AutoModelForImageTextToText

@@ -37,7 +37,7 @@ class Idefics2Model(EncodesImages, FixedFormats, ProcessedModel):
         if text_supports_prefix_cache(decoder.config):
             self._use_prefix_cache(self._prefix_cache(decoder, markers[0]))
 
-    def _model_class(self) -> ModelClass:
+    def model_class(self) -> ModelClass:
         from transformers import Idefics2ForConditionalGeneration
 
         return Idefics2ForConditionalGeneration

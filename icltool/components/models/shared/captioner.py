@@ -87,7 +87,7 @@ class Captioner(EncodesImages, PromptAdapter):
     def __init__(self, options: CaptionerOptions) -> None:
         """Loads processor and weights. Raises ConfigError when weights are missing or do not fit."""
         weights = self._open(options)
-        self._load(self._model_class(), weights, options)
+        self._load(self.model_class(), weights, options)
         # transformers keeps some parts in float32 whatever the precision of the rest
         self._loaded_in = {name: p.dtype for name, p in self.model.named_parameters()}
         self._pad = int(self.tokenizer.pad_token_id)
@@ -95,7 +95,7 @@ class Captioner(EncodesImages, PromptAdapter):
         plain_generation(self.language, self.end_tokens)
 
     @abstractmethod
-    def _model_class(self) -> ModelClass:
+    def model_class(self) -> ModelClass:
         """The class of transformers that holds the weights."""
 
     def _open(self, options: CaptionerOptions) -> Weights:
@@ -107,7 +107,7 @@ class Captioner(EncodesImages, PromptAdapter):
             check_image_processor(name, self.processor.image_processor)
         self.tokenizer: PreTrainedTokenizerFast = self.processor.tokenizer
         prepare_tokenizer(self.tokenizer, name, weights.source)
-        self.config = read_config(self._model_class(), name, weights)
+        self.config = read_config(self.model_class(), name, weights)
         self.format = self._prompt_format()
         return weights
 

@@ -75,14 +75,14 @@ class ProcessedModel(HookedDecoder):
     def __init__(self, options: TransformersOptions) -> None:
         """Loads processor and weights. Raises ConfigError when weights are missing or do not fit."""
         weights = self._open(options)
-        self._load(self._model_class(), weights, options)
+        self._load(self.model_class(), weights, options)
         self._forward = set(inspect.signature(self.model.forward).parameters)
         self.end_tokens = end_tokens(self.model, self.tokenizer)
         self.image_tokens = image_token_ids(self.processor, self.model.config)
         plain_generation(self.model, self.end_tokens)
 
     @abstractmethod
-    def _model_class(self) -> ModelClass:
+    def model_class(self) -> ModelClass:
         """The class of transformers that holds the weights."""
 
     def _open(self, options: Any) -> Weights:
@@ -96,7 +96,7 @@ class ProcessedModel(HookedDecoder):
         self.recorder = RecordingTokenizer(self.tokenizer)
         self.processor.tokenizer = self.recorder
         self._check_processor()
-        self.config = read_config(self._model_class(), name, weights)
+        self.config = read_config(self.model_class(), name, weights)
         return weights
 
     def _check_processor(self) -> None:
