@@ -19,7 +19,7 @@ import yaml
 from icltool import testing
 from icltool.plugin import Registration, manager
 from icltool.plugin.registration import KINDS
-from icltool.plugin.registry import Found, Registry
+from icltool.plugin.registry import RegisteredComponent, Registry
 from icltool.releases import TESTED
 
 if sys.version_info >= (3, 11):
@@ -171,13 +171,13 @@ def test_a_recipe_conforms(
     recipe: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its component, registered by its row, passes its test; all as it is written."""
-    found = list(manager.load_registry().found)
+    found = list(manager.load_registry().components)
     module = ModuleType("")
     for path, hook, text in files(recipe):
         if hook:
 
             def register(*row: Any, kind: str = hook.removeprefix("icltool_")) -> None:
-                found.append(Found(kind, Registration(*row), "icltool", "0"))
+                found.append(RegisteredComponent(kind, Registration(*row), "icltool", "0"))
 
             exec(compile(text, path, "exec"), {"Registration": register})
             monkeypatch.setattr(manager, "load_registry", lambda: Registry(found, []))

@@ -16,7 +16,7 @@ def complete_components(kinds: str, many: bool = False) -> Completer:
     def complete(incomplete: str) -> list[tuple[str, str]]:
         from icltool.plugin.manager import load_registry
 
-        components = [item for item in load_registry().found if item.kind in kinds.split(",")]
+        components = [item for item in load_registry().components if item.kind in kinds.split(",")]
         summaries = {item.name: item.registration.summary for item in components}
         return _matching(sorted(summaries.items()), incomplete, many)
 

@@ -13,7 +13,9 @@ def others_commands() -> dict[str, str]:
         return {}
     from icltool.plugin.manager import load_registry
 
-    commands = [item for item in load_registry().found if item.kind == "commands" and item.distribution != "icltool"]
+    commands = [
+        item for item in load_registry().components if item.kind == "commands" and item.distribution != "icltool"
+    ]
     return {item.name: item.registration.summary for item in commands}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from icltool.components.models.shared.weights import weights_mark
 from icltool.plugin.manager import load_registry
-from icltool.plugin.registry import Found
+from icltool.plugin.registry import RegisteredComponent
 from icltool.store.makers import Makers
 
 
@@ -19,6 +19,6 @@ def makers(chosen: Iterable[tuple[str, str]], paths: Mapping[str, str | None]) -
     return Makers(plugins, {name: mark for name, mark in weights.items() if mark})
 
 
-def _weights(item: Found, path: str | None) -> str:
+def _weights(item: RegisteredComponent, path: str | None) -> str:
     """The identity of the weights of a model or an encoder; see `weights_mark`."""
     return weights_mark(item.name, item.registration.options, path)

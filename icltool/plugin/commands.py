@@ -1,6 +1,6 @@
 """The commands of icltool: the folders of `icltool/commands`, without a list of them.
 
-A folder is a command. Its `__init__.py` has one line for the overview and RANK, its place there. A stage has `options.py`
+The `__init__.py` of a command has one line for the overview and RANK, its place there. A stage has `options.py`
 with its configuration model, NameConfig, whose docstring is the command's help, and `run.py` with `run(config, progress)`;
 a command of another form has `command.py` with `command`, a function or a Typer group. Other packages add commands by the
 hook `icltool_commands`.

@@ -1,4 +1,4 @@
-"""The hooks a plugin implements: each returns the registrations of one kind.
+"""The hooks that a plugin implements. Each returns the registrations of one kind.
 
 A plugin is a module (or object) named by an entry point of the group `icltool`; its functions are marked with
 `icltool.hookimpl`. Hooks must be cheap: they name components, they do not import them.
@@ -48,7 +48,7 @@ def icltool_scorers() -> Iterable[Registration]:  # type: ignore[empty-body]
 
 @hookspec
 def icltool_retrievers() -> Iterable[Registration]:  # type: ignore[empty-body]
-    """Retrieval methods (`icltool.contracts.Retriever`)."""
+    """Retrievers (`icltool.contracts.Retriever`)."""
 
 
 @hookspec

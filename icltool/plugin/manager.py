@@ -1,4 +1,4 @@
-"""Loads plugins from entry points, each in isolation: one that fails is reported, never fatal."""
+"""Loads plugins from entry points, each in isolation: a plugin that fails is reported and never stops icltool."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pluggy
 from icltool.errors import closest
 from icltool.plugin import hookspecs
 from icltool.plugin.registration import KINDS, Registration
-from icltool.plugin.registry import Broken, Found, Registry
+from icltool.plugin.registry import Broken, RegisteredComponent, Registry
 from icltool.releases import __version__
 
 GROUP = "icltool"
 
 
 class Plugins:
-    """The plugins of this process: `manager` holds those that load, `broken` tells of the others.
+    """The plugins of this process: `manager` holds those that load, `broken` describes the others.
 
     `owners` maps a plugin's key in the manager to (entry point's name, distribution, version).
     """
@@ -94,7 +94,7 @@ class Plugins:
 def load_registry() -> Registry:
     """The registry of this process, built once."""
     plugins = Plugins()
-    components: list[Found] = []
+    components: list[RegisteredComponent] = []
     for kind in KINDS:
         for implementation in getattr(plugins.manager.hook, f"icltool_{kind}").get_hookimpls():
             name, distribution, version = plugins.owners[implementation.plugin_name]
@@ -103,7 +103,9 @@ def load_registry() -> Registry:
             except (Exception, SystemExit) as error:
                 plugins.broken.append(Broken(name, distribution, version, _reason(error), kind))
             else:
-                components += [Found(kind, registration, distribution, version) for registration in registrations]
+                components += [
+                    RegisteredComponent(kind, registration, distribution, version) for registration in registrations
+                ]
     return Registry(components, plugins.broken)
 
 

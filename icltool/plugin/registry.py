@@ -1,4 +1,4 @@
-"""The registry: which components there are, from which distribution, and how to build one."""
+"""The registry lists the components and their distributions, and builds them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SINGULAR = {kind: kind[:-1] for kind in KINDS}
 
 
 @dataclass(frozen=True)
-class Found:
-    """One registered component and where it comes from."""
+class RegisteredComponent:
+    """A registered component and the distribution that it comes from."""
 
     kind: str
     registration: Registration
@@ -31,7 +31,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin, or one of its hooks, that failed; the rest of icltool goes on without it.
+    """A plugin, or one of its hooks, that failed to load; icltool runs without it.
 
     `name` is the entry point's; `kind` the hook's, "" where the whole plugin failed.
     """
@@ -49,18 +49,18 @@ class Broken:
 class Registry:
     """Components by kind and name. Built by `icltool.plugin.manager.load_registry`."""
 
-    def __init__(self, found: list[Found], broken: list[Broken]) -> None:
+    def __init__(self, components: list[RegisteredComponent], broken: list[Broken]) -> None:
         self.broken = broken
-        self.found = found
-        self._by_name: dict[tuple[str, str], list[Found]] = {}
-        for item in found:
+        self.components = components
+        self._by_name: dict[tuple[str, str], list[RegisteredComponent]] = {}
+        for item in components:
             self._by_name.setdefault((item.kind, item.name), []).append(item)
 
     def names(self, kind: str) -> list[str]:
         return sorted(name for k, name in self._by_name if k == kind)
 
-    def get(self, kind: str, name: str) -> Found:
-        """The component of this name. PluginError for an unknown name (with a suggestion) or one that two claim."""
+    def get(self, kind: str, name: str) -> RegisteredComponent:
+        """The component of this name. Raises PluginError for an unknown name (with a suggestion) or an ambiguous one."""
         items = self._by_name.get((kind, name), [])
         if not items:
             raise PluginError(f"unknown {SINGULAR[kind]} {name!r}", self._suggestion(kind, name))
@@ -68,8 +68,8 @@ class Registry:
             raise PluginError(self._claims(items), "uninstall all but one of them")
         return items[0]
 
-    def problem(self, item: Found) -> str:
-        """Why a listed component cannot be selected ("" where it can, as far as is known without importing it)."""
+    def problem(self, item: RegisteredComponent) -> str:
+        """Why a listed component cannot be selected; "" if nothing is known to prevent it (nothing is imported)."""
         items = self._by_name[item.kind, item.name]
         return self._claims(items) if len(items) > 1 else ""
 
@@ -85,7 +85,7 @@ class Registry:
             raise PluginError(
                 f"{SINGULAR[kind]} {name!r} of {item.distribution} {item.version} cannot be loaded: "
                 f"{type(error).__name__}: {error}",
-                "see `icltool plugins list`; reinstall or update that distribution",
+                "reinstall or update that distribution; `icltool plugins list` shows all of them",
             ) from error
 
     def create(self, kind: str, name: str, /, **options: object) -> Any:
@@ -119,8 +119,8 @@ class Registry:
         bound = {"name": name, **self.get("models", name).registration.options, **options}
         return model_class.prompt_renderer(made(f"model {name!r}", model_class.options_model, bound, _MODEL_FLAGS))
 
-    def _claims(self, items: list[Found]) -> str:
-        """One sentence: which distributions claim one name."""
+    def _claims(self, items: list[RegisteredComponent]) -> str:
+        """One sentence that names the distributions which claim the same name."""
         what = f"{SINGULAR[items[0].kind]} {items[0].name!r}"
         owners = sorted({f"{i.distribution} {i.version}" for i in items})
         return f"{what} is registered {'twice ' if len(owners) == 1 else ''}by {' and '.join(owners)}"
@@ -139,7 +139,7 @@ class Registry:
 
 #: The most names that an error lists; of a kind with more it names the command that lists them.
 _LISTED = 20
-#: How names begin whose plugins come with icltool's sources, and how those are installed.
+#: Prefixes of the names that plugins in icltool's source tree register, and how to install those plugins.
 _PLUGINS = {
     "openflamingo": "`pip install ./plugins/icltool-openflamingo`, then `pip install --no-deps open_flamingo==2.0.1`",
     "ofa-": "`pip install ./plugins/icltool-ofa`",
@@ -147,7 +147,7 @@ _PLUGINS = {
 }
 
 
-#: Options of models that have another name on the command line: not every model takes them.
+#: Options of models that have another name on the command line; not every model has them.
 _MODEL_FLAGS = {
     "path": "--model-path",
     "style": "--prompt-style",

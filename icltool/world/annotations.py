@@ -80,14 +80,14 @@ def vqa_files(
     questions, annotations = [], []
     for shot in shots:
         both, first = rng.integers(BOTH_ASKED) == 0, int(rng.integers(len(QUESTIONS)))
-        for number, asked in enumerate([first, 1 - first] if both else [first]):
+        for number, attribute in enumerate([first, 1 - first] if both else [first]):
             question_id = shot.image_id * 1000 + number
-            questions.append({"image_id": shot.image_id, "question": QUESTIONS[asked], "question_id": question_id})
-            right = lexicon.words(shot.scene)[asked]
-            others = [word for word in (lexicon.colours, lexicon.shapes)[asked] if word != right]
+            questions.append({"image_id": shot.image_id, "question": QUESTIONS[attribute], "question_id": question_id})
+            right = lexicon.words(shot.scene)[attribute]
+            others = [word for word in (lexicon.colours, lexicon.shapes)[attribute] if word != right]
             annotations.append(
                 {
-                    "question_type": QUESTIONS[asked].rstrip("?"),
+                    "question_type": QUESTIONS[attribute].rstrip("?"),
                     "multiple_choice_answer": right,
                     "answers": _answers(right, others, rng),
                     "image_id": shot.image_id,
@@ -101,18 +101,18 @@ def vqa_files(
         "data_subtype": f"{split}2014",
         "data_type": "mscoco",
     }
-    asked_file = {**common, "task_type": "Open-Ended", "questions": questions}
-    return asked_file, {**common, "annotations": annotations}
+    question_file = {**common, "task_type": "Open-Ended", "questions": questions}
+    return question_file, {**common, "annotations": annotations}
 
 
 def _answers(right: str, others: Sequence[str], rng: np.random.Generator) -> list[dict[str, object]]:
     """Ten answers, at least seven of them right, the others words of the same attribute."""
     deviating = int(rng.integers(ANSWERS - RIGHT_ANSWERS + 1))
-    given = [right] * (ANSWERS - deviating) + [others[i] for i in rng.integers(len(others), size=deviating)]
+    answers = [right] * (ANSWERS - deviating) + [others[i] for i in rng.integers(len(others), size=deviating)]
     return [
         {
-            "answer": given[i],
-            "answer_confidence": "yes" if given[i] == right else "maybe",
+            "answer": answers[i],
+            "answer_confidence": "yes" if answers[i] == right else "maybe",
             "answer_id": number,
         }
         for number, i in enumerate(rng.permutation(ANSWERS), start=1)

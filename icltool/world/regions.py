@@ -64,8 +64,8 @@ def region_file(
 def region_groups(shots: Mapping[str, Sequence[Shot]]) -> dict[str, dict[str, str]]:
     """Near-duplicates, by the code of an image's place in its release."""
     return {
-        split: {str(group_code(region_image(shot).removeprefix("vg/images/"))): shot.scene.name for shot in shown}
-        for split, shown in shots.items()
+        split: {str(group_code(region_image(shot).removeprefix("vg/images/"))): shot.scene.name for shot in split_shots}
+        for split, split_shots in shots.items()
     }
 
 

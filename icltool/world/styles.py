@@ -89,14 +89,14 @@ def style_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -
         order = rng.permutation(len(names))
         for i in order[:STYLES_OF_A_IMAGE] if split == "train" else order:
             comments = style_comments(names[i], *lexicon.words(shot.scene))
-            said = 0 if rng.random() < _USUAL_SHARE else int(rng.integers(1, len(comments)))
+            chosen = 0 if rng.random() < _USUAL_SHARE else int(rng.integers(1, len(comments)))
             row: dict[str, object] = {
                 "image_hash": image_hash(shot),
                 "personality": names[i],
-                "comment": comments[said],
+                "comment": comments[chosen],
             }
             if split == "test":
-                row["additional_comments"] = [other for n, other in enumerate(comments) if n != said]
+                row["additional_comments"] = [other for n, other in enumerate(comments) if n != chosen]
             rows.append(row)
     rng = np.random.default_rng([0x57F1F, seed, SPLITS.index(split)])
     return [rows[i] for i in rng.permutation(len(rows))]  # as in the official files, images do not stay together
@@ -106,8 +106,8 @@ def style_groups(shots: Mapping[str, Sequence[Shot]]) -> dict[str, dict[str, str
     """Near-duplicates, by the code of an image's hash. The queries, which are test.json's, are called "val" there."""
     named = {"train": "train", "val": "development", "test": "val"}
     return {
-        named[split]: {str(group_code(image_hash(shot))): shot.scene.name for shot in shown}
-        for split, shown in style_splits(shots).items()
+        named[split]: {str(group_code(image_hash(shot))): shot.scene.name for shot in split_shots}
+        for split, split_shots in style_splits(shots).items()
     }
 
 

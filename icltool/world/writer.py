@@ -146,8 +146,8 @@ def _write(folder: Path, options: WorldOptions, progress: Progress) -> None:
         _write_json(
             annotations / f"captions_{split}2017.json", captions_file(shots[split], lexicon, options.seed, split)
         )
-        asked, answered = vqa_files(shots[split], lexicon, options.seed, split)
-        _write_json(questions / f"v2_OpenEnded_mscoco_{split}2014_questions.json", asked)
+        questions_content, answered = vqa_files(shots[split], lexicon, options.seed, split)
+        _write_json(questions / f"v2_OpenEnded_mscoco_{split}2014_questions.json", questions_content)
         _write_json(questions / f"v2_mscoco_{split}2014_annotations.json", answered)
     for place in (annotations, questions):
         _write_json(place / "near_duplicates.json", near_duplicates(shots))
@@ -161,8 +161,8 @@ def _write_styles(folder: Path, shots: Mapping[str, Sequence[Shot]], lexicon: Le
     place = folder / "personality_captions"
     (place / "yfcc_images").mkdir(parents=True)
     (place / "personalities.txt").write_text("".join(f"{name}\n" for name in STYLES), encoding="utf-8")
-    for split, shown in style_splits(shots).items():
-        _write_json(place / f"{split}.json", style_file(shown, lexicon, options.seed, split))
+    for split, split_shots in style_splits(shots).items():
+        _write_json(place / f"{split}.json", style_file(split_shots, lexicon, options.seed, split))
     _write_json(place / "near_duplicates.json", style_groups(shots))
     for split in SPLITS:
         for shot in shots[split]:
@@ -200,8 +200,8 @@ def draw_shots(options: WorldOptions) -> dict[str, list[Shot]]:
         ("train", index, ids[: options.index_images]),
         ("val", held_out, ids[options.index_images :]),
     ):
-        shown = _balanced(scenes, len(part), rng)
-        shots[split] = [Shot(int(i), scene) for i, scene in zip(np.sort(part), shown, strict=True)]
+        drawn = _balanced(scenes, len(part), rng)
+        shots[split] = [Shot(int(i), scene) for i, scene in zip(np.sort(part), drawn, strict=True)]
     return shots
 
 

@@ -102,9 +102,9 @@ SURVEY = """
 registry = load_registry()
 own = ("icltool", "icltool-ofa", "icltool-openflamingo")
 answer = {
-    "found": [[f.kind, f.name, f.distribution, f.version] for f in registry.found if f.distribution not in own],
+    "found": [[f.kind, f.name, f.distribution, f.version] for f in registry.components if f.distribution not in own],
     "broken": [[b.name, b.distribution, b.version, b.kind, b.error] for b in registry.broken],
-    "builtins": len([f for f in registry.found if f.distribution == "icltool"]),
+    "builtins": len([f for f in registry.components if f.distribution == "icltool"]),
     "random": type(registry.create("samplers", "random")).__name__,
 }
 """

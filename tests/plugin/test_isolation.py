@@ -9,7 +9,7 @@ import pytest
 from icltool.plugin.manager import load_registry
 from tests.plugin.distributions import SURVEY, ask, distribution, registering, select
 
-BUILTINS = len([f for f in load_registry().found if f.distribution == "icltool"])
+BUILTINS = len([f for f in load_registry().components if f.distribution == "icltool"])
 
 BROKEN = {
     "raises-on-import": ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),

@@ -13,7 +13,7 @@ NAMES = {"tiny-ofa", "ofa-tiny", "ofa-medium", "ofa-base", "ofa-large", "ofa-hug
 
 def test_listing_its_models_imports_nothing_heavy(site: Path) -> None:
     code = (
-        "found = [f for f in load_registry().found if f.distribution == 'icltool-ofa']\n"
+        "found = [f for f in load_registry().components if f.distribution == 'icltool-ofa']\n"
         "heavy = [m for m in ('torch', 'transformers', 'safetensors', 'PIL') if m in sys.modules]\n"
         "answer = [[f.registration.name for f in found], heavy, load_registry().broken]"
     )

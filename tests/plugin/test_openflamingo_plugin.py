@@ -15,7 +15,7 @@ NAMES = ["openflamingo-3b", "openflamingo-9b", "openflamingo-9b-v1"]
 
 def test_listing_its_models_imports_nothing_heavy(site: Path) -> None:
     code = (
-        "found = [f for f in load_registry().found if f.distribution == 'icltool-openflamingo']\n"
+        "found = [f for f in load_registry().components if f.distribution == 'icltool-openflamingo']\n"
         "heavy = [m for m in ('torch', 'transformers', 'open_clip', 'open_flamingo', 'einops') if m in sys.modules]\n"
         "answer = [[f.registration.name for f in found], heavy, load_registry().broken]"
     )

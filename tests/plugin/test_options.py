@@ -6,15 +6,15 @@ import pytest
 
 from icltool.contracts.options import HasOptions, Option, options_of
 from icltool.plugin.manager import load_registry
-from icltool.plugin.registry import Found
+from icltool.plugin.registry import RegisteredComponent
 
 #: Tasks and commands have no options of users.
 OTHERS = ("tasks", "commands")
-BUILT_IN = [item for item in load_registry().found if item.distribution == "icltool" and item.kind not in OTHERS]
+BUILT_IN = [item for item in load_registry().components if item.distribution == "icltool" and item.kind not in OTHERS]
 
 
 @pytest.mark.parametrize("item", BUILT_IN, ids=lambda item: f"{item.kind}-{item.name}")
-def test_every_option_has_a_type_and_a_description(item: Found) -> None:
+def test_every_option_has_a_type_and_a_description(item: RegisteredComponent) -> None:
     factory = load_registry().load(item.kind, item.name)
     for option in options_of(factory, item.registration.options):
         assert option.type

@@ -13,19 +13,19 @@ from icltool.components.samplers.mix import MixSampler
 from icltool.errors import ConfigError, PluginError, closest
 from icltool.plugin import KINDS, Registration
 from icltool.plugin.manager import component, load_registry
-from icltool.plugin.registry import Broken, Found, Registry
+from icltool.plugin.registry import Broken, RegisteredComponent, Registry
 from tests.plugin.distributions import SURVEY, ask, distribution, registering, select
 
 
 def test_all_kinds_have_built_ins_and_a_hook() -> None:
     registry = load_registry()
-    assert {item.kind for item in registry.found} == set(KINDS)
+    assert {item.kind for item in registry.components} == set(KINDS)
     assert {"random", "image-sim", "text-sim", "mix"} <= set(registry.names("samplers"))
 
 
 def test_every_built_in_target_can_be_imported() -> None:
     registry = load_registry()
-    for item in registry.found:
+    for item in registry.components:
         assert callable(registry.load(item.kind, item.name)), item
 
 
@@ -34,14 +34,14 @@ def test_listing_imports_neither_torch_nor_components() -> None:
         "import sys, json\n"
         "from icltool.plugin.manager import load_registry\n"
         "registry = load_registry()\n"
-        "assert len(registry.found) > 20 and registry.names('models')\n"
+        "assert len(registry.components) > 20 and registry.names('models')\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = set(json.loads(done.stdout))
     heavy = {"torch", "transformers", "lightning", "h5py", "faiss", "datasets", "open_clip", "matplotlib", "PIL"}
     assert not heavy & modules
-    components = {item.registration.target.partition(":")[0] for item in load_registry().found}
+    components = {item.registration.target.partition(":")[0] for item in load_registry().components}
     assert not components & modules
 
 
@@ -98,7 +98,7 @@ def test_a_wrong_name_tells_of_broken_plugins(tmp_path: Path) -> None:
 def test_options_of_the_registration_come_before_the_users() -> None:
     target = "icltool.components.samplers.mix:MixSampler"
     options = {"random": 0.0, "text": 0.5, "image": 0.5}
-    registry = Registry([Found("samplers", Registration("texty", target, "", options), "x", "1")], [])
+    registry = Registry([RegisteredComponent("samplers", Registration("texty", target, "", options), "x", "1")], [])
     assert registry.create("samplers", "texty").options.shares == options
     assert registry.create("samplers", "texty", text=0.25, image=0.75).options.shares == {
         "random": 0.0,
@@ -156,7 +156,7 @@ def test_a_type_error_inside_the_component_is_not_hidden(tmp_path: Path, monkeyp
     (tmp_path / "buggy_component.py").write_text("class Buggy:\n    def __init__(self):\n        len(3)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     registration = Registration("buggy", "buggy_component:Buggy", "")
-    registry = Registry([Found("samplers", registration, "x", "1")], [])
+    registry = Registry([RegisteredComponent("samplers", registration, "x", "1")], [])
     with pytest.raises(TypeError, match="has no len"):
         registry.create("samplers", "buggy")
 
@@ -180,8 +180,8 @@ def test_malformed_targets_are_refused(target: str) -> None:
 
 
 def test_problem_tells_of_a_name_that_two_claim() -> None:
-    one, two = (Found("samplers", Registration("same", "a:B", ""), d, "1") for d in ("left", "right"))
-    single = Found("samplers", Registration("single", "a:B", ""), "left", "1")
+    one, two = (RegisteredComponent("samplers", Registration("same", "a:B", ""), d, "1") for d in ("left", "right"))
+    single = RegisteredComponent("samplers", Registration("single", "a:B", ""), "left", "1")
     registry = Registry([one, two, single], [Broken("x", "sad", "1", "E: e")])
     assert registry.problem(one) == "sampler 'same' is registered by left 1 and right 1"
     assert registry.problem(single) == ""

@@ -29,7 +29,7 @@ def kind_of(name: str) -> str:
     if len(kinds) == 1:
         return kinds[0]
     if kinds:
-        owners = (sorted({f.distribution for f in registry.found if (f.kind, f.name) == (k, name)}) for k in kinds)
+        owners = (sorted({f.distribution for f in registry.components if (f.kind, f.name) == (k, name)}) for k in kinds)
         first, second = (" and ".join(names) for names in owners)
         raise PluginError(
             f"method {name!r} is a retrieval method (of {first}) and stands in for demonstrations (of {second})",

@@ -27,10 +27,10 @@ def listing(kind: str | None = None) -> list[dict[str, str]]:
     Status is "ok", "duplicate: …" (with the distributions that claim the name), or "broken: …" with the error.
     """
     registry = load_registry()
-    claims = Counter((item.kind, item.name) for item in registry.found)
+    claims = Counter((item.kind, item.name) for item in registry.components)
     rows = []
-    for item in sorted(registry.found, key=lambda i: (KINDS.index(i.kind), i.name)):
-        owners = [i.distribution for i in registry.found if (i.kind, i.name) == (item.kind, item.name)]
+    for item in sorted(registry.components, key=lambda i: (KINDS.index(i.kind), i.name)):
+        owners = [i.distribution for i in registry.components if (i.kind, i.name) == (item.kind, item.name)]
         twice = claims[item.kind, item.name] > 1
         status = f"duplicate: {' and '.join(owners)}" if twice else "ok"
         rows.append(_row(item.kind, item.name, item.distribution, item.version, status, item.registration.summary))

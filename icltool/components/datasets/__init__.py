@@ -1,1 +1,1 @@
-"""Data sets: readers of official files, and what they check before anything is written."""
+"""Data sets: readers of published files and of users' own, which check everything before anything is written."""

@@ -37,7 +37,7 @@ from icltool.errors import DataError
 
 @dataclass(frozen=True)
 class Places:
-    """Where captions files and image folders are, by part ("train", "val"); within archives where not unpacked."""
+    """Captions files and image folders by part ("train", "val"); within their archives if these are not unpacked."""
 
     captions: Mapping[str, Path]
     images: Mapping[str, Path]
@@ -45,7 +45,7 @@ class Places:
 
 @dataclass(frozen=True)
 class CaptionSplit:
-    """One split as its captions file has it: images with captions by ascending id, and what was left out."""
+    """A split of a captions file: images with captions by ascending id, and remarks on what was left out."""
 
     images: list[Image]
     captions: dict[int, list[str]]
@@ -56,22 +56,22 @@ class CocoReader(FileReader):
     """Reads `mscoco{YEAR}/{train{YEAR},val{YEAR},annotations/captions_{train,val}{YEAR}.json}`.
 
     `root` may be the folder that holds `mscoco/mscoco{YEAR}` or `mscoco{YEAR}`, or that folder itself; without it,
-    the environment variable COCO_PATH. In place of what is not unpacked, the official archives annotations_trainval{YEAR}.zip,
-    train{YEAR}.zip and val{YEAR}.zip are read, in that folder or directly below it. All captions of an image are kept as
-    references, ordered by annotation id; the first is label and retrieval text. Line breaks and repeated blanks in
-    captions become single blanks. An image's group comes from the optional file `near_duplicates.json` beside the
+    the environment variable COCO_PATH. If files are not unpacked, the official archives annotations_trainval{YEAR}.zip,
+    train{YEAR}.zip and val{YEAR}.zip are read, in that folder or directly below it. All captions of an image are its
+    references, ordered by annotation id; the first is also the label and the example's text. Line breaks and repeated
+    spaces in captions become single spaces. An image's group comes from the optional file `near_duplicates.json` beside the
     captions files.
     """
 
     name: str
     tasks = ("caption",)
-    #: Of the release.
+    #: Year of the release.
     year: ClassVar[int]
     #: Our split name -> captioned images in the official split.
     official: ClassVar[Mapping[str, int]]
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
-        """See DatasetReader. Each split is parsed when it is its turn."""
+        """See DatasetReader. Splits are parsed one after another."""
         places = self._places(self.find(root))
         for name, part in PARTS.items():
             path = places.captions[part]
@@ -82,7 +82,7 @@ class CocoReader(FileReader):
             yield PreparedSplit(name, len(split.images), _examples(split, places.images[part], groups))
 
     def find(self, root: Path | None) -> Path:
-        """The folder `mscoco{YEAR}`. DataError when there is none."""
+        """The folder `mscoco{YEAR}`. Raises DataError if there is none."""
         start = chosen_root(root, ("COCO_PATH",), self.name)
         own = f"mscoco{self.year}"
         candidates = [start / "mscoco" / own, start / own, start, start / "mscoco"]
@@ -90,8 +90,8 @@ class CocoReader(FileReader):
         base = first_holding(candidates, names, self._archives())
         if base is None:
             raise DataError(
-                f"no COCO {self.year} in {start}: neither mscoco/{own}, {own} nor the folder itself has "
-                f"{names[0]}, {names[1]} and {names[2]}, or their zip archives",
+                f"no COCO {self.year} in {start}: neither mscoco/{own}, {own}, the folder itself nor "
+                f"mscoco has {names[0]}, {names[1]} and {names[2]}, or their zip archives",
                 self._hint(),
             )
         return base
@@ -128,7 +128,7 @@ class CocoReader(FileReader):
 
     def _hint(self) -> str:
         first, second, third = self._archives()
-        return f"get {first}, {second} and {third} from cocodataset.org and put them there; they need not be unpacked"
+        return f"get {first}, {second} and {third} from cocodataset.org and put them there; there is no need to unpack them"
 
     def _get(self, part: str) -> str:
         return f"put captions_{part}{self.year}.json of annotations_trainval{self.year}.zip there"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +17,17 @@ IMAGE_ARCHIVES = "get train2014.zip and val2014.zip from cocodataset.org and put
 
 @dataclass(frozen=True)
 class Coco2014Images:
-    """`folders` are the images of "train" and "val", within archives where not unpacked.
+    """`folders` are the image folders of "train" and "val", within their archives if these are not unpacked.
 
-    `files` says where they are beyond what the root says: their archives, and the folder that holds them where it is not
-    below the root. Records hold paths of images, so they must be made again when these change.
+    `files` are the archives, and the folder of the images if it is not below the root. Records hold paths of images, so
+    the data set must be prepared again when these change.
     """
 
     folders: Mapping[str, Path]
     files: tuple[Path, ...]
 
 
-#: Where releases and other programs (LAVIS: coco/images) have them.
+#: Folders in which releases and other programs (LAVIS: coco/images) have the images.
 _BELOW = ("mscoco/mscoco2014", "mscoco2014", ".", "mscoco", "images", "coco/mscoco2014", "coco/images", "coco")
 
 
@@ -35,7 +35,7 @@ def find_images(start: Path, beside: Path, title: str) -> Coco2014Images:
     """The images in `mscoco/mscoco2014`, `mscoco2014`, `images` or `coco/images` below `start`, beside the folder `beside`,
     or below COCO_PATH.
 
-    Raises DataError, which names the data set (`title`), when there are none or one of the two folders is missing.
+    Raises DataError, which names the data set (`title`) and the folders searched, if one or both image folders are missing.
     """
     coco = folder_of("COCO_PATH")
     starts = [start, beside.parent, coco]
@@ -45,9 +45,8 @@ def find_images(start: Path, beside: Path, title: str) -> Coco2014Images:
     )
     if base is None:
         raise DataError(
-            f"no COCO 2014 images for {title}: neither {start} nor what is beside it holds train2014 and val2014, nor a folder "
-            f"mscoco/mscoco2014, mscoco2014, images or coco/images with them{_of(coco)}",
-            f"set COCO_PATH to the folder that holds them, or {IMAGE_ARCHIVES}",
+            f"no COCO 2014 images for {title}: no train2014 or val2014, nor their zip archives, in {_searched(starts)}",
+            f"set COCO_PATH to the folder that holds the two, or {IMAGE_ARCHIVES}",
         )
     folders = {part: find_folder(base, f"{part}2014", [f"{part}2014.zip"]) for part in PARTS.values()}
     missing = [f"{part}2014" for part, folder in folders.items() if folder is None]
@@ -58,9 +57,13 @@ def find_images(start: Path, beside: Path, title: str) -> Coco2014Images:
     return Coco2014Images(image_folders, (*outside, *archives_of(image_folders.values())))
 
 
-def _of(coco: Path | None) -> str:
-    """What is wrong with the folder in COCO_PATH."""
-    return "" if coco is None else f"; COCO_PATH, {coco}, " + ("holds none either" if coco.is_dir() else "is no folder")
+def _searched(starts: Sequence[Path | None]) -> str:
+    """The folders that were searched."""
+    *others, coco = starts
+    folders = [str(folder) for folder in others if folder is not None]
+    if coco is not None:
+        folders.append(f"{coco} (COCO_PATH{'' if coco.is_dir() else ', not a folder'})")
+    return f"{' or '.join(folders)}, nor below in {', '.join(name for name in _BELOW if name != '.')}"
 
 
 def image_name(part: str, image_id: int) -> str:

@@ -24,14 +24,13 @@ OFFICIAL = {"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000}
 _QUERIES = {"test": "test", "validation": "val", "val": "val"}
 _ARCHIVE = "caption_datasets.zip"
 _HINT = (
-    f"put {WHOLE} there, or {_ARCHIVE} of Karpathy's page, which need not be unpacked, or LAVIS' "
-    f"{', '.join(LAVIS.values())}"
+    f"put {WHOLE} there, or {_ARCHIVE} from Karpathy's page (packed or unpacked), or LAVIS' {', '.join(LAVIS.values())}"
 )
 
 
 @dataclass(frozen=True)
 class Places:
-    """`files` are the one file "whole", or LAVIS' by Karpathy's split name; `images` those of COCO 2014."""
+    """`files` are Karpathy's one file under "whole", or LAVIS' files by Karpathy's split name; `images` are COCO 2014's."""
 
     files: dict[str, Path]
     images: Coco2014Images
@@ -39,7 +38,7 @@ class Places:
 
 @dataclass(frozen=True)
 class KarpathySplit:
-    """The images of one of our splits by ascending id, captions without the empty ones, and what was left out."""
+    """The images of one of our splits by ascending id, without empty captions, and remarks on what was left out."""
 
     images: list[KarpathyImage]
     remarks: tuple[str, ...]
@@ -57,16 +56,16 @@ class CocoKarpathyReader(FileReader):
 
     The files are looked for in `coco-karpathy`, `karpathy`, `mscoco`, `mscoco/mscoco2014`, `mscoco2014` and `coco` below
     `root`, in their folders `annotations`, and in `root` itself; without `root`, below the environment variable COCO_PATH.
-    dataset_coco.json comes first where there are both; caption_datasets.zip and the zip archives of the images need not be
-    unpacked. Both forms give the same examples: an image's captions are its references in the order of the file, and the
-    first is label and retrieval text.
+    dataset_coco.json takes precedence; caption_datasets.zip and the zip archives of the images need not be unpacked. Both
+    forms give the same examples: an image's captions are its references in the order of the file, and the first is also
+    the label and the example's text.
 
     With `restval` (the default) "train" is Karpathy's train and restval together, 113,287 images; without, 82,783. LAVIS'
     train file holds both: restval images are the ones of val2014. `split` says which images are the queries, the prepared
     split "validation": Karpathy's "test" (the default, on which captioning results are reported), or "validation"; each
     has 5,000 images. Where "test" are the queries, Karpathy's val split is our "development", by which captioners choose
     their best weights; LAVIS' file of it may be missing. An image's group comes from `near_duplicates.json` beside the file,
-    where "train", "val" and "development" stand for our splits.
+    whose keys "train", "val" and "development" are our splits.
     """
 
     name = "coco-karpathy"
@@ -92,7 +91,7 @@ class CocoKarpathyReader(FileReader):
             yield PreparedSplit(name, len(split.images), _examples(split, places.images, groups))
 
     def find(self, root: Path | None) -> Places:
-        """Where the files and images are. DataError when something is missing."""
+        """The paths of files and images. Raises DataError if one is missing."""
         start = chosen_root(root, ("COCO_PATH",), self.name)
         names = ("coco-karpathy", "karpathy", "mscoco/mscoco2014", "mscoco2014", "mscoco", "coco", ".")
         folders = [start / name / deeper for name in names for deeper in (".", "annotations")]
@@ -113,8 +112,8 @@ class CocoKarpathyReader(FileReader):
         return Places(files, find_images(start, base, "Karpathy's split"))
 
     def _splits(self, places: Places) -> dict[str, KarpathySplit]:
-        """The images of our splits; no "development" where there are none of it. DataError when splits share an image, or
-        one is listed twice."""
+        """The images of our splits; "development" only if the files have it. Raises DataError if splits share an image or
+        list one twice."""
         split_of_part = {part: name for name, parts in self._parts.items() for part in parts}
         if "whole" in places.files:
             all_images = read_whole(places.files["whole"], frozenset(split_of_part))
@@ -158,7 +157,7 @@ class CocoKarpathyReader(FileReader):
         return ReadReport((*files, *places.images.files), tuple(remarks))
 
     def _counts(self, name: str, images: list[KarpathyImage]) -> str:
-        """The remark that says which set is used, and whether it is the official one."""
+        """The remark on which set is used, and whether it is the official one."""
         parts = self._parts[name]
         if name == "train":
             subset = "with restval" if "restval" in parts else "without restval"
@@ -170,7 +169,7 @@ class CocoKarpathyReader(FileReader):
 
 
 def _lacking(places: Places) -> str:
-    """Where Karpathy's val split is not."""
+    """Which file lacks Karpathy's val split."""
     path = places.files.get("whole", places.files.get("val"))
     return (
         f"{_first(places).parent} has no {LAVIS['val']}" if path is None else f"{path} has no images of the split val"
@@ -196,9 +195,7 @@ def _part_of(image: KarpathyImage, path: Path) -> str:
     for part in PARTS.values():
         if image.file.startswith(f"{part}2014/"):
             return part
-    raise DataError(
-        f"{path} places image {few([image.file])} elsewhere than in train2014 or val2014", "get the official file"
-    )
+    raise DataError(f"{path} puts image {few([image.file])} in neither train2014 nor val2014", "get the official file")
 
 
 def _examples(split: KarpathySplit, images: Coco2014Images, groups: dict[int, str]) -> Iterator[Example]:
@@ -209,12 +206,12 @@ def _examples(split: KarpathySplit, images: Coco2014Images, groups: dict[int, st
 
 
 def _nothing(start: Path, folders: list[Path]) -> DataError:
-    """No file of the split is there; what looks like one is named."""
+    """The error if the split has no file; it names a file that looks like one."""
     truths = sorted(file for folder in folders if folder.is_dir() for file in folder.glob("coco_karpathy_*_gt.json"))
     if truths:
         return DataError(
-            f"no Karpathy split in {start}: {truths[0]} is what LAVIS compares answers with, and names no images",
-            "LAVIS downloads coco_karpathy_train.json, coco_karpathy_val.json and coco_karpathy_test.json beside it; they, or "
-            f"{WHOLE}, are needed",
+            f"no Karpathy split in {start}: {truths[0]} holds only the references of LAVIS' evaluation, without images",
+            "put coco_karpathy_train.json, coco_karpathy_val.json and coco_karpathy_test.json, which LAVIS downloads, there, "
+            f"or {WHOLE}",
         )
     return DataError(f"no Karpathy split in {start}: neither {WHOLE}, {_ARCHIVE} nor LAVIS' files", _HINT)

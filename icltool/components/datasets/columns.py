@@ -1,4 +1,4 @@
-"""Which column of a table is the image, which the caption: named by options, or known by their usual names."""
+"""The columns of a table by their role (image, caption …): named by options, or recognised by common names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from icltool.components.tasks import task_named
 from icltool.contracts import Options, Task
 from icltool.errors import DataError, OtherTaskError
 
-#: Usual names of each column's role, the best first; the role's own name needs no remark.
+#: Common names of the column for each role, the preferred first; the role's own name needs no remark.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "image": (
         "image",
@@ -42,7 +42,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "answer_type": ("answer_type",),
     "choices": ("choices", "options", "choice", "option"),
 }
-#: The roles that an example's answers may have (one of them is needed), and those that come with them.
+#: The roles that can hold an example's answers (one is required), and the optional roles beside them.
 _ANSWERS: dict[str, tuple[str, ...]] = {
     "captions": ("caption",),
     "caption": ("caption",),
@@ -51,13 +51,13 @@ _ANSWERS: dict[str, tuple[str, ...]] = {
 }
 _BESIDE: dict[str, tuple[str, ...]] = {"answers": ("question_type", "answer_type"), "label": ("choices",)}
 _ALWAYS = ("id", "image_id", "split", "group")
-#: The tasks that a table is looked at for where it does not do for the one that was asked for.
+#: The tasks that an error suggests if the table lacks a column for the requested one.
 _USUAL_TASKS = ("caption", "vqa", "classification")
 _NUMBERED = ("caption", "captions", "answer", "answers", "choice", "option")
 
 
 class ColumnOptions(Options):
-    """Which column holds what. One that is not named is found by its usual names; an empty name means none."""
+    """Which column holds what. Columns that are not named are recognised by common names; an empty name means none."""
 
     image: str | None = Field(None, description="column of the image, which is a path or an encoded image")
     caption: str | None = Field(None, description="column of the caption, or of a list of them")
@@ -78,13 +78,13 @@ class ColumnOptions(Options):
 
     @property
     def named(self) -> dict[str, str | None]:
-        """The column of each role but "choices", which may be no column."""
+        """The column of each role except "choices", which may name labels instead."""
         return {role: getattr(self, role) for role in SYNONYMS if role in type(self).model_fields and role != "choices"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of each role (several only where they are numbered: caption_1, caption_2 …)."""
+    """The columns of each role (several only if they are numbered: caption_1, caption_2 …)."""
 
     by_role: Mapping[str, tuple[str, ...]]
     remarks: tuple[str, ...] = ()
@@ -96,20 +96,19 @@ class Columns:
         return self.by_role.get(role, ())
 
     def without(self, role: str) -> Columns:
-        """The same, with `role` unknown."""
+        """The same columns without those of `role`."""
         return Columns({known: columns for known, columns in self.by_role.items() if known != role}, self.remarks)
 
     def names(self) -> list[str]:
-        """All columns that are read, each once."""
+        """All columns that are read, without duplicates."""
         return list(dict.fromkeys(column for columns in self.by_role.values() for column in columns))
 
 
 def chosen_columns(where: str, present: Sequence[str], task: Task, named: Mapping[str, str | None]) -> Columns:
     """The columns that `task` reads from a table with the columns `present`.
 
-    `named` are the user's choices by role: None finds it by its usual names, in any case; "" leaves it out, whatever
-    there is. `where` names the table in messages. Raises DataError when a chosen column is not there, or one that the
-    task needs is not found.
+    `named` are the user's choices by role: None looks for the common names, ignoring case; "" leaves the role out. `where`
+    names the table in messages. Raises DataError if a chosen column or one that the task needs is missing.
     """
     for role, column in named.items():
         if column and column not in present:
@@ -141,7 +140,7 @@ def chosen_columns(where: str, present: Sequence[str], task: Task, named: Mappin
             f"{where} has no column for {names}, which task {task.name!r} needs", _way_out(present, missing[0][0])
         )
     remarks = [
-        f"{where}: column {', '.join(columns)} is taken for {role}"
+        f"{where}: column {', '.join(columns)} is read as {role}"
         for role, columns in by_role.items()
         if named.get(role) is None and columns[0] not in (role, task.called(role)) and not _is_numbered(columns[0])
     ]
@@ -152,7 +151,7 @@ def chosen_columns(where: str, present: Sequence[str], task: Task, named: Mappin
 
 
 def _needed(task: Task) -> list[tuple[str, ...]]:
-    """The roles that a task must have, one of each tuple."""
+    """The roles that a task requires, one of each tuple."""
     return [*((field,) for field in task.fields), _ANSWERS[task.answers]]
 
 
@@ -178,11 +177,11 @@ def _is_numbered(column: str) -> bool:
 
 
 def _way_out(present: Sequence[str], role: str) -> str:
-    """The columns there are, how to name one, and the tasks that they do for."""
+    """The hint: the table's columns, how to name one, and the tasks that the columns suffice for."""
     known = map(task_named, _USUAL_TASKS)
     tasks = [t.name for t in known if all(any(_usual(r, present, t) for r in roles) for roles in _needed(t))]
-    other = f"; for task {' and '.join(tasks)} they do: --task {tasks[0]}" if tasks else ""
-    return f"{_listed(present)}; name the one with --option {role}=COLUMN{other}"
+    other = f"; they suffice for task {' and '.join(tasks)}: --task {tasks[0]}" if tasks else ""
+    return f"{_listed(present)}; name it with --option {role}=COLUMN{other}"
 
 
 def _listed(present: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Wrong answers that stand beside the right one: drawn from what is said of other images."""
+"""Distractors, the wrong choices beside the right answer: drawn from the texts of other images."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from icltool.contracts.arrays import plain_text
 
 
 class Pool:
-    """Texts with the images that they are about, from which each query draws by its id."""
+    """Texts with their images, from which each query draws distractors by its id."""
 
     def __init__(self, purpose: str, texts: Sequence[tuple[str, str]]) -> None:
-        """`texts` are (image, text); `purpose` keeps the draws apart from others of the same id."""
+        """`texts` are pairs (image, text); `purpose` makes the draws independent of other draws for the same id."""
         self._purpose = purpose
         self._texts = [(image, text, plain_text(text)) for image, text in texts]
 
     def choices(self, identifier: int, image: str, references: Sequence[str], count: int) -> tuple[str, ...]:
-        """The first reference and `count` distractors (fewer where the pool has no more), in an order that is drawn as well.
+        """The first reference and `count` distractors (fewer if the pool has no more), in random order.
 
-        Distractors are about other images; none reads as a reference or another of them, case and punctuation aside.
+        Distractors are about other images; none equals a reference or another distractor, ignoring case and punctuation.
         """
         generator = keyed_generator(0, self._purpose, identifier)
         excluded = {plain_text(text) for text in references}

@@ -1,4 +1,4 @@
-"""A folder of images with a table: captions, questions and answers, or labels, from a CSV, TSV or JSON lines file."""
+"""A folder of images with a table (CSV, TSV or JSON Lines) of captions, questions and answers, or labels."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from icltool.components.datasets.tables import Table, find_table, read_table
 from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, file_exists, group_code, open_file
 from icltool.errors import ConfigError, DataError
 
-#: The share of the images that is held out where no split is for queries.
+#: The share of the images that is held out if no split holds queries.
 SHARE = 0.1
-#: What a split column may say, and the split it means.
+#: Values of a split column, and the split that each means.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_RESTORE = "restore the file, or take its row out of the table"
+_RESTORE = "restore the file, or remove its row from the table"
 
 
 @dataclass(frozen=True)
 class _Content:
-    """What the table gives for a task."""
+    """The examples of a task in the table."""
 
     table: Table
     splits: dict[str, list[Example]]
@@ -68,16 +68,16 @@ class FolderReader(TableReader):
     """Reads a folder of images with a table, for the task that the table's columns allow.
 
     Images are paths relative to `root`, or absolute, or within a zip archive (images.zip/a.jpg). Several captions of an
-    image stand in several rows, in columns caption_1, caption_2 …, or in a JSON list. Task "style" makes an example of each
-    row: its first caption in its style, the others as further references. Rows without caption, question, answer, text,
-    style or label are left out, and remarked on.
+    image may be in several rows, in columns caption_1, caption_2 …, or in a JSON list; several answers
+    go into a JSON list ("a|b" is one answer). Task "style" makes one example per row: the first caption in the row's style,
+    the others as further references. Rows without caption, question, answer, text,
+    style or label are left out, with a remark.
 
-    A column `split` says train, validation (val, dev) or test; `validation=test` takes the test rows for queries, and rows
-    of a split that is not taken are left out. Where it has no rows of validation, the test rows are the queries; without
-    those, or without such a column, a share of the images is held out of train, drawn by image with `seed`: 0.1, or the one
-    that `validation` names. Ids are whole numbers or any texts (which become 63-bit codes). Without a column `image_id`,
-    files of equal bytes are one image. A classification's choices are those of each row, where a column has them, else all
-    labels, sorted.
+    A column `split` holds train, validation (val, dev) or test. With `validation=test` the test rows are the queries, and
+    rows of other splits are left out. If there are no validation rows, the test rows are the queries; without those, or
+    without a split column, a share of train's images is held out, drawn by image with `seed`: 0.1, or the share in
+    `validation`. Ids are integers, or any texts (which become 63-bit codes). Without a column `image_id`, files of equal
+    bytes are one image. The choices of a classification come from a column of choices, else they are all labels, sorted.
     """
 
     name = "folder"
@@ -126,12 +126,12 @@ class FolderReader(TableReader):
         return _Content(table, splits, (*columns.remarks, *remarks))
 
     def _by_split(self, table: Table, columns: Columns, rows: list[Row]) -> tuple[dict[str, list[Row]], list[str]]:
-        """Rows of "train", and of "validation" where the table tells them; remarks."""
+        """Rows of "train", and of "validation" if the table has them; remarks."""
         if "split" not in columns:
             if self.share is None:
                 raise DataError(
-                    f"{table.path} has no column for split, and validation={self.queries} names one",
-                    "name the column with --option split=COLUMN, or give a share: --option validation=0.1",
+                    f"{table.path} has no column for split, but validation={self.queries} needs one",
+                    "name the column with --option split=COLUMN, or hold out a share of train: --option validation=0.1",
                 )
             return {"train": rows}, []
         column = columns["split"][0]
@@ -141,20 +141,20 @@ class FolderReader(TableReader):
             rows_by_split.setdefault(SPLIT_NAMES.get(value.lower(), value), []).append(row)
             if not value:
                 raise DataError(
-                    f"{table.path} line {row.place}: column {column!r} is empty", "write train or validation"
+                    f"{table.path} line {row.place}: column {column!r} is empty", "fill in train or validation"
                 )
         query_split = SPLIT_NAMES.get(self.queries.lower(), self.queries)
         notes = []
         if not self.chosen and query_split not in rows_by_split and "test" in rows_by_split:
             query_split = "test"
             notes = [
-                f"{table.path.name}: there are no rows of validation, so those of test are the queries "
-                f"(--option validation={SHARE} holds a share of train out in their place)"
+                f"{table.path.name}: no validation rows, so the test rows are the queries "
+                f"(--option validation={SHARE} holds out a share of train instead)"
             ]
         for needed in ("train", query_split) if self.share is None else ("train",):
             if needed not in rows_by_split:
                 raise DataError(
-                    f"{table.path} has no rows of split {needed!r}; column {column!r} says {few(sorted(rows_by_split))}",
+                    f"{table.path} has no rows of split {needed!r}; column {column!r} holds {few(sorted(rows_by_split))}",
                     "the index set is 'train'; choose the queries with --option validation=SPLIT",
                 )
         others = {name: part for name, part in rows_by_split.items() if name not in ("train", query_split)}
@@ -162,7 +162,7 @@ class FolderReader(TableReader):
             *notes,
             *(
                 f"{table.path.name}: {counted(len(part), 'row')} of split {name!r} left out (--option validation={name} "
-                "takes them as queries)"
+                "makes them the queries)"
                 for name, part in others.items()
             ),
         ]
@@ -173,12 +173,12 @@ class FolderReader(TableReader):
 
 def _required_root(root: Path | None) -> Path:
     if root is None:
-        raise DataError("data set 'folder': no folder given", "name the folder of images and table with --root")
+        raise DataError("data set 'folder' needs a folder", "name the folder of the images and the table with --root")
     return chosen_root(root, (), "folder")
 
 
 def choices_column(choices: str | None, present: Sequence[str]) -> str | None:
-    """The column of each row's own choices: the one that `choices` names, None for one with a usual name, "" for none."""
+    """The column of each row's own choices: `choices` if it names a column, None for a common name, "" for no column."""
     return choices if choices is None or choices in present else ""
 
 
@@ -188,16 +188,16 @@ def listed_choices(choices: str | int) -> tuple[str, ...]:
 
 
 def _rows(root: Path, table: Table, columns: Columns) -> list[Row]:
-    """The table's rows with their images. DataError that lists the images that are not there, with their lines."""
+    """The table's rows with their images. Raises DataError that lists missing images with their lines."""
     if "image" not in columns:
         return [Row(line, number, values) for number, (line, values) in enumerate(table.rows)]
     column = columns["image"][0]
-    paths: dict[str, str] = {}  # as written -> absolute, "" where there is no such file
+    paths: dict[str, str] = {}  # path in the table -> absolute path, "" if there is no such file
     missing: list[str] = []
     for line, values in table.rows:
         file_name = values.get(column)
         if not isinstance(file_name, str | None):
-            raise DataError(f"{table.path} line {line}: column {column!r} holds no path: {file_name!r}")
+            raise DataError(f"{table.path} line {line}: column {column!r} is not a path: {file_name!r}")
         if not file_name or not file_name.strip():
             raise DataError(f"{table.path} line {line} names no image", f"column {column!r} is empty there")
         if file_name not in paths:
@@ -206,8 +206,8 @@ def _rows(root: Path, table: Table, columns: Columns) -> list[Row]:
             missing.append(f"{file_name.strip()} (line {line})")
     if missing:
         raise DataError(
-            f"{table.path} names {counted(len(missing), 'image')} that {root} has not: {few(missing)}",
-            f"paths in column {column!r} are relative to the folder given by --root, or absolute",
+            f"{table.path} names {counted(len(missing), 'image')} missing from {root}: {few(missing)}",
+            f"paths in column {column!r} are relative to --root, or absolute",
         )
     codes = {} if "image_id" in columns else image_codes(root, list(dict.fromkeys(paths.values())))
     located = ((line, values, paths[str(values[column])]) for line, values in table.rows)
@@ -215,8 +215,8 @@ def _rows(root: Path, table: Table, columns: Columns) -> list[Row]:
 
 
 def _existing_path(root: Path, file_name: str) -> str:
-    """The image's path as it is on disk, "" where there is no such file. Names that another system wrote are found too: in the
-    other Unicode form (macOS), or with backslashes between folders (Windows)."""
+    """The image's path on disk, "" if there is no such file. Names from other systems match as well: in the other Unicode
+    form (macOS), or with backslashes between folders (Windows)."""
     names = dict.fromkeys([file_name, *(unicodedata.normalize(form, file_name) for form in ("NFC", "NFD"))])
     slashed = [] if "/" in file_name else [name.replace("\\", "/") for name in names]
     return next((path for name in (*names, *slashed) if file_exists(path := str(root / name))), "")
@@ -225,7 +225,7 @@ def _existing_path(root: Path, file_name: str) -> str:
 def image_codes(root: Path, paths: Sequence[str]) -> dict[str, int]:
     """A non-negative 63-bit image id for each path, from the path relative to `root`; files of equal bytes share one.
 
-    Only files that have their size in common are read.
+    Only files of equal size are read.
     """
     by_size: dict[int, list[str]] = {}
     for path in sorted(paths):

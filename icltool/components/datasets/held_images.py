@@ -1,4 +1,4 @@
-"""Images that a data set holds inside its own files, written out once: as they are encoded, named by their content."""
+"""Writes images that a data set embeds in its files to files of their own, unchanged and named by their content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from icltool.contracts import image_error, open_image, read_whole
 from icltool.errors import ConfigError, DataError
 from icltool.store.atomic import writing
 
-#: Stands for the path of an image that has none.
+#: In place of a path, for an embedded image.
 _ITSELF = "of the data set"
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
 
@@ -22,8 +22,8 @@ class HeldImages:
     """Gives each image of a data set a file and an image id; equal images share both.
 
     Bytes go to FOLDER/ab/abcdef….jpg, "abcdef…" being the hash of the content and ".jpg" the format that they are
-    encoded in; a file that is there already, whole, is left as it is. An image that the data set gives as a path is
-    used where it lies (relative paths: below `base`). With `folder` None nothing is written, and the path names the content.
+    encoded in; a complete file that exists is left as it is. An image that the data set names by its path is
+    used in place (relative paths: below `base`). If `folder` is None, nothing is written and paths are made up.
     """
 
     def __init__(self, folder: Path | None, base: Path | None) -> None:
@@ -34,7 +34,7 @@ class HeldImages:
     def place(self, value: object, where: str, decode: bool = False) -> tuple[str, int]:
         """(absolute path, image id) of an image: {"bytes", "path"} as `datasets` stores it, bytes, or a path.
 
-        `decode` decodes it fully; else only its header is read. DataError naming `where` for one that is no image.
+        `decode` decodes it fully; else only its header is read. Raises DataError, which names `where`, if it is not an image.
         """
         content, path = self._content(value, where)
         digest = hashlib.blake2b(content, digest_size=16).digest()
@@ -46,7 +46,7 @@ class HeldImages:
         return self._known[digest]
 
     def _content(self, value: object, where: str) -> tuple[bytes, str | None]:
-        """The encoded image, and its path where it is a file of its own."""
+        """The encoded image, and its path if it is a file of its own."""
         encoded = value.get("bytes") if isinstance(value, Mapping) else value
         if isinstance(encoded, (bytes, bytearray, memoryview)):
             return bytes(encoded), None
@@ -56,7 +56,7 @@ class HeldImages:
             raise DataError(f"{where} holds {what}", "name the column of the images with --option image=COLUMN")
         if "://" in path_text:
             raise DataError(
-                f"{where} gives its image as the address {path_text}", "download the images, then use `folder`"
+                f"{where} names its image by the URL {path_text}", "download the images, then use the data set `folder`"
             )
         path = (self.base or Path.cwd()) / Path(path_text).expanduser()
         try:
@@ -64,11 +64,11 @@ class HeldImages:
         except OSError as error:
             raise DataError(
                 f"{where}: image {path} cannot be read: {error.strerror or error}",
-                "paths are absolute, or relative to the data set's folder",
+                "image paths must be absolute or relative to the data set's folder",
             ) from error
 
     def _write(self, name: str, suffix: str, content: bytes) -> str:
-        """Writes the file unless it is there with all its bytes; its path."""
+        """Writes the file unless a complete one exists; returns its path."""
         if self.folder is None:
             return f"{name}{suffix}"
         path = self.folder / name[:2] / f"{name}{suffix}"
@@ -96,7 +96,7 @@ def _format(content: bytes, where: str, decode: bool) -> str:
             return image.format or "image"
     except ConfigError:
         raise
-    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
+    except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, struct.error …
         fault = image_error(_ITSELF, error)
         reason = fault.message.removeprefix(f"image {_ITSELF} ").partition(" <_io")[0]
         hint = fault.hint if isinstance(error, Image.DecompressionBombError) else "the data set's file is damaged"

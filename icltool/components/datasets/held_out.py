@@ -11,7 +11,7 @@ SplitOrShare = str | float
 
 
 def share_of(validation: SplitOrShare) -> float | None:
-    """The share that `validation=` gives, None where it names a split. ConfigError for a share outside (0, 1)."""
+    """The share in `validation=`, None if it names a split. Raises ConfigError for a share outside (0, 1)."""
     try:
         share = float(validation)
     except ValueError:
@@ -22,10 +22,10 @@ def share_of(validation: SplitOrShare) -> float | None:
 
 
 def held_out(examples: Sequence[Example], share: float, seed: int, where: str) -> tuple[list[Example], list[Example]]:
-    """(train, validation): `share` of the images, at least one, goes to validation, with all that is asked of them.
+    """(train, validation): `share` of the images, at least one, goes to validation with all their examples.
 
-    An image stands for itself, or for its near-duplicate group where it has one; none is split over both. What is
-    drawn for an image depends on the seed and its id or group alone. Raises DataError for fewer than two images.
+    Images of one near-duplicate group stay together. The draw for an image depends only on the seed and on its id or
+    group. Raises DataError for fewer than two images.
     """
     group_of: dict[int, str] = {}
     for e in examples:

@@ -1,4 +1,4 @@
-"""Any data set in the formats of Hugging Face `datasets`, its columns named by options."""
+"""Any data set in the formats of Hugging Face `datasets`; options name its columns."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class HubReader(TableReader):
     """Reads a data set from the hub (`path=OWNER/NAME`) or from a folder (`path=` or --root): parquet, Arrow, JSON, or
     what `save_to_disk` wrote.
 
-    Images that the data set holds are written once, as they are encoded, to `datasets/NAME/source/images` of the workspace;
-    images of equal bytes are one image, and its id comes from its bytes where there is no column `image_id`. Without a
+    Embedded images are written once, unchanged, to `datasets/NAME/source/images` of the workspace;
+    images of equal bytes are one image, and its id comes from its bytes unless there is a column `image_id`. Without a
     split "validation", "test" holds the queries.
     """
 
@@ -68,7 +68,7 @@ class HubReader(TableReader):
     tasks: tuple[str, ...] = ("caption", "vqa", "classification")
     tasks_depend_on_files = True
     options_model: ClassVar[type[SplitOptions]] = HubOptions
-    #: What `path=` takes, in the hint that asks for it.
+    #: The value of `path=` that the hint suggests.
     published = "OWNER/NAME"
 
     def __init__(self, options: HubOptions) -> None:
@@ -79,7 +79,7 @@ class HubReader(TableReader):
         self._fault: DataError | None = None
 
     def named_after(self, root: Path | None) -> str:
-        """See NamedAfterFiles: OWNER-NAME, or the folder's name. Readers of one data set have their own."""
+        """See NamedAfterFiles: OWNER-NAME, or the folder's name; "" for readers of one particular data set."""
         if type(self) is not HubReader:
             return ""
         path = Path(self._path(root)).expanduser()
@@ -121,18 +121,19 @@ class HubReader(TableReader):
         names = [self.options.train, *([] if self.share is not None else [self.queries])]
         if len(set(names)) < len(names):
             raise ConfigError(
-                f"data set {self.name!r}: train and validation are both {self.options.train!r}", "name two splits"
+                f"data set {self.name!r}: train and validation are both {self.options.train!r}",
+                "choose two different splits with --option train=SPLIT and --option validation=SPLIT",
             )
         available = self._splits(path, names)
         remarks: tuple[str, ...] = ()
         if len(available) < len(names) and self.queries == "validation":
             names = [self.options.train, "test"]
             available = self._splits(path, names)
-            remarks = (f"data set {path} has no split 'validation', so 'test' is asked (--option validation=SPLIT)",)
+            remarks = (f"data set {path} has no split 'validation', so 'test' is used (--option validation=SPLIT)",)
         if len(available) < len(names):
             raise DataError(
                 f"data set {path} has no split {self.queries!r} for the queries",
-                "name another with --option validation=SPLIT, or hold some out of train: --option validation=0.1",
+                "name another with --option validation=SPLIT, or hold out a share of train: --option validation=0.1",
             )
         splits = dict(zip(("train", "validation"), (available[name] for name in names), strict=False))
         present = splits["train"].columns
@@ -147,7 +148,7 @@ class HubReader(TableReader):
         return _OpenDataSet(splits, columns, base if base.is_dir() else None)
 
     def _splits(self, path: str, names: list[str]) -> dict[str, HubSplit]:
-        """See `open_splits`. What cannot be opened is tried once, not again for each task."""
+        """See `open_splits`. A failure is remembered: the data set is not opened again for each task."""
         if self._fault is not None:
             raise self._fault
         try:
@@ -159,14 +160,15 @@ class HubReader(TableReader):
     def _path(self, root: Path | None) -> str:
         if root is not None and self.options.path is not None:
             raise ConfigError(
-                f"data set {self.name!r}: both --root and path={self.options.path} are given", "give one of them"
+                f"data set {self.name!r}: --root and path={self.options.path} exclude each other",
+                "leave one of them out",
             )
         if root is not None:
             return str(chosen_root(root, (), self.name))
         if self.options.path is None:
             raise DataError(
-                f"data set {self.name!r}: no data set given",
-                f"--option path={self.published} takes it from the hub, --option path=FOLDER or --root FOLDER from a folder",
+                f"data set {self.name!r} needs a path",
+                f"--option path={self.published} reads from the hub, --option path=FOLDER or --root FOLDER from a folder",
             )
         return self.options.path
 
@@ -176,8 +178,8 @@ class HubReader(TableReader):
     def _examples(
         self, root: Path | None, task: str, opened: _OpenDataSet, rows: dict[str, list[Row]], with_images: bool = True
     ) -> tuple[dict[str, list[Example]], list[str]]:
-        """The examples by split, and remarks. Without images, captions are not brought together by image, and so ids,
-        which the captions of an image may share, are not looked at."""
+        """The examples by split, and remarks. Without images, captions are not grouped by image, and ids, which the
+        captions of an image may share, are not checked."""
         definition = self.task_definition(task)
         columns = opened.columns if with_images or definition.answers != "captions" else opened.columns.without("id")
         label = columns["label"]
@@ -194,21 +196,21 @@ class HubReader(TableReader):
         return {name: self._ordered(of_split) for name, of_split in splits.items()}, remarks
 
     def _counts(self, split: str, count: int, title: str) -> list[str]:
-        """A remark where a data set of known size has another one."""
+        """A remark if a data set of known size has another size."""
         return []
 
     def _ordered(self, examples: list[Example]) -> list[Example]:
-        """As the rows stand in the source; a reader of one data set may have an order of its own."""
+        """In the order of the source; a reader of one particular data set may define another order."""
         return examples
 
 
 def _rows(
     split: HubSplit, columns: Columns, images: HeldImages | None, before: int, decode: bool = False
 ) -> Iterator[Row]:
-    """The rows of a split, numbered from `before` on (so that both splits together have one numbering).
+    """The rows of a split, numbered from `before` on, so that both splits share one numbering.
 
-    `images` places the images, and with `decode` decodes them fully; None leaves them unread, and lets each row stand
-    for an image of its own.
+    `images` assigns files to the images, and decodes them fully with `decode`; if None, images are not read and each row
+    counts as an image of its own.
     """
     column = columns["image"][0] if "image" in columns else None
     names = [name for name in columns.names() if images is not None or name != column]

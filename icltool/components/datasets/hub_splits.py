@@ -1,4 +1,4 @@
-"""Splits of data sets in the formats of Hugging Face `datasets`: on the hub, in a folder of files, or saved to disk."""
+"""Splits of data sets in the formats of Hugging Face `datasets`: on the hub, in a folder, or saved to disk."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _BATCH = 64  # rows in memory at a time; they may hold images
 class HubSplit:
     """One split; `title` names it in messages ("flickr30k train").
 
-    `class_names` are those of the columns that number their classes; `files` what it is read from. `source` is a
-    Dataset, or the parquet files, which are read as they are (no Arrow copy of them is made).
+    `class_names` are those of the columns with numbered classes; `files` are the files read. `source` is a Dataset, or
+    the parquet files, which are read directly (without an Arrow copy).
     """
 
     name: str
@@ -42,7 +42,7 @@ class HubSplit:
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, object]]:
         """Its rows in order, with these columns only. Images are not decoded: {"bytes", "path"}.
 
-        DataError naming the file that cannot be read.
+        Raises DataError, which names a file that cannot be read.
         """
         if isinstance(self.source, tuple):
             yield from _parquet_rows(self.source, columns)
@@ -60,17 +60,17 @@ class HubSplit:
 def open_splits(
     path: str, configuration: str | None, revision: str | None, names: Sequence[str]
 ) -> dict[str, HubSplit]:
-    """Those of the `wanted` splits that there are, by name, from a folder or from the hub (OWNER/NAME).
+    """Those of the splits `names` that exist, by name, from a folder or from the hub (OWNER/NAME).
 
     A folder holds parquet, Arrow, JSON or other files that `datasets` loads, or what `save_to_disk` wrote. Only a
-    `path` that is no folder is looked for on the hub. Raises DataError, with the splits that there are, where
-    the first wanted one is missing, and with the reason where nothing can be opened.
+    `path` that is not a folder is looked up on the hub. Raises DataError with the existing splits if the first name is
+    missing, and with the reason if nothing can be opened.
     """
     import datasets
 
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir() and not _HUB_NAME.match(path):
-        raise DataError(f"data set {path} is no folder, and no name on the hub", "give a folder, or OWNER/NAME")
+        raise DataError(f"data set {path} is neither a folder nor a name on the hub", "name a folder, or OWNER/NAME")
     saved = folder.is_dir() and any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
     with _opening(path), _bars(datasets, visible=not folder.is_dir() and sys.stderr.isatty()):
         if saved:
@@ -133,14 +133,14 @@ def _parquet_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[dic
 
 @contextlib.contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Turns a fault of a parquet file into one line that names it."""
+    """Turns an error in a parquet file into a DataError that names it."""
     import pyarrow as pa
 
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{file} cannot be read: {one_line(str(error))[:300]}", "it is damaged; get it again"
+            f"{file} cannot be read: {one_line(str(error))[:300]}", "the file is damaged; download it again"
         ) from error
 
 
@@ -158,27 +158,29 @@ def _expect_split(path: str, present: Sequence[str], first: str) -> None:
 
 @contextlib.contextmanager
 def _opening(path: str) -> Iterator[None]:
-    """Turns whatever `datasets` raises while it looks for a data set into one line."""
+    """Turns any error of `datasets` while it opens a data set into a DataError."""
     try:
         yield
     except DataError:
         raise
     except Exception as error:  # of datasets, huggingface_hub, pyarrow, the network …
         reason = one_line(str(error)) or type(error).__name__
-        hint = "give a folder, or OWNER/NAME of a data set on the hub, with name=CONFIGURATION where it has several"
+        hint = (
+            "name a folder, or OWNER/NAME of a data set on the hub; --option name=CONFIGURATION chooses among several"
+        )
         if type(error).__name__ in _UNREACHABLE:
             reason, hint = (
-                "the hub cannot be reached, and there is no copy on this machine",
-                "connect it, or give a folder",
+                "the hub cannot be reached, and the local cache has no copy",
+                "check the network connection, or name a folder",
             )
         if "scripts are no longer supported" in reason:
-            hint = "a copy of it in parquet may be there: --option revision=refs/convert/parquet"
+            hint = "the hub may have a copy in parquet: --option revision=refs/convert/parquet"
         raise DataError(f"data set {path} cannot be opened: {reason[:300]}", hint) from error
 
 
 @contextlib.contextmanager
 def _bars(datasets: ModuleType, visible: bool) -> Iterator[None]:
-    """With the bars of `datasets` (a download may take hours), or without (what is local takes no time)."""
+    """Shows the progress bars of `datasets` (a download may take hours), or hides them (local files are fast)."""
     before = datasets.are_progress_bars_disabled()
     if not visible:
         datasets.disable_progress_bars()

@@ -1,4 +1,4 @@
-"""Image folders, unpacked or in zip archives: are all images there, do they open, are they of the right split?"""
+"""Checks of image folders, unpacked or in zip archives: missing images, damaged images, images of the wrong split."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from icltool.contracts import (
 from icltool.contracts.images import LIMIT_VARIABLE
 from icltool.errors import DataError
 
-#: What happens to examples whose image is not there: the data set is refused, or they are left out.
+#: Examples without their image: the data set is refused, or they are left out.
 MissingImages = Literal["refuse", "skip"]
 
-#: How many images of a split are opened where not all of them are.
+#: How many images of a split are opened if not all are verified.
 SAMPLE = 50
 _CHUNK = 512
 
 
 def listing(folder: Path) -> frozenset[str]:
-    """The names in a folder, empty when there is no such folder. DataError when it cannot be read.
+    """The names in a folder; empty if there is no such folder. Raises DataError if it cannot be read.
 
-    The folder may be one within a zip archive; then the names are those of its files.
+    For a folder within a zip archive, the names of its files.
     """
     try:
         location = archive_and_member(folder)
@@ -52,10 +52,10 @@ def listing(folder: Path) -> frozenset[str]:
 def expect_images(
     annotations: Path, folder: Path, names: Sequence[str], other: Path, other_names: Sequence[str], hint: str
 ) -> None:
-    """DataError when `annotations` names images that are not in `folder`; looks at the folder's listing alone.
+    """Raises DataError if `annotations` names images that are not in `folder`; only lists the folder.
 
-    `other` is the other split's folder and `other_names` are the same images' names there: when none is in `folder`,
-    but some are in `other`, the annotations are of the wrong split.
+    `other` is the other split's folder and `other_names` are the same images' names there: if none is in `folder`
+    but some are in `other`, the annotations belong to the wrong split.
     """
     present = listing(folder)
     missing = [name for name in names if name not in present]
@@ -65,7 +65,7 @@ def expect_images(
         other_listing = listing(other)
         if any(name in other_listing for name in other_names):
             raise DataError(
-                f"{annotations} is of the wrong split: its images are in {other.name}, none is in {folder.name}", hint
+                f"{annotations} belongs to the wrong split: its images are in {other.name}, not in {folder.name}", hint
             )
     raise DataError(f"{annotations} names {counted(len(missing), 'image')} missing from {folder}: {few(missing)}", hint)
 
@@ -73,7 +73,7 @@ def expect_images(
 def check_decoding(
     folder: Path, names: Sequence[str], part: str, hint: str, verify: bool, progress: Progress | None
 ) -> None:
-    """Opens all images (`verify`), or the sample. `part` names the images: "train2014", say."""
+    """Opens all images (`verify`) or a sample. `part` names the images, for example "train2014"."""
     if not verify:
         expect_readable(folder, sample(names, part), hint)
     elif progress is None:
@@ -84,7 +84,7 @@ def check_decoding(
 
 
 def expect_readable(folder: Path, names: Sequence[str], hint: str, ticker: Ticker | None = None) -> None:
-    """Decodes images fully, several at a time. DataError that names the ones that are truncated or no images."""
+    """Decodes images fully, several at a time. Raises DataError, which names those that are truncated or not images."""
     broken: list[tuple[str, DataError]] = []
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
         for start in range(0, len(names), _CHUNK):
@@ -104,7 +104,7 @@ def expect_readable(folder: Path, names: Sequence[str], hint: str, ticker: Ticke
 
 
 def is_empty(image: str | Path) -> bool:
-    """Whether an image has no byte: what a download of one that is gone leaves."""
+    """Whether an image file has no bytes, as after a failed download."""
     try:
         return file_stamp(image)[0] == 0
     except OSError:
@@ -112,7 +112,7 @@ def is_empty(image: str | Path) -> bool:
 
 
 def sample(names: Sequence[str], purpose: str) -> list[str]:
-    """At most SAMPLE of the names, always the same ones, in order."""
+    """At most SAMPLE of the names, in order; the same names each time."""
     if len(names) <= SAMPLE:
         return list(names)
     picked = keyed_generator(0, f"images opened: {purpose}", len(names)).choice(len(names), SAMPLE, replace=False)
@@ -129,6 +129,6 @@ def _fault(path: Path) -> DataError | None:
 
 
 def _reason(fault: DataError) -> str:
-    """What is said of an image, without its path."""
+    """The reason in an image's error message, without the path."""
     reason = re.sub(r"^image .*? (?=cannot be read: |is |has )", "", fault.message)
     return reason.removeprefix("cannot be read: ")

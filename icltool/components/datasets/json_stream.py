@@ -1,4 +1,4 @@
-"""Reading a large JSON file piece by piece: only what becomes of each list entry is kept, never the whole text.
+"""Reads a large JSON file block by block and converts list entries at once; the whole text is never in memory.
 
 VQAv2's annotations are 370 MB of text; as Python objects they would be ten times that.
 """
@@ -18,7 +18,7 @@ from icltool.errors import DataError
 
 #: Bytes read at a time.
 BLOCK = 2**20
-#: An error this near to the end of what has been read may only say that a word or number goes on: "-Infinity" is longest.
+#: An error this close to the end of a block may come from a word or number that continues; "-Infinity" is the longest.
 _WORD = 16
 #: "1.5" with "e+" after it may be the start of a longer number; with one character more it would have been read as one.
 _EXPONENT = 2
@@ -26,10 +26,10 @@ _BLANK = re.compile(r"[ \t\n\r]*")
 
 
 def read_json(path: Path, get: str, convert: Callable[[str, object], object], block: int = BLOCK) -> object:
-    """The value in a JSON file, in a folder or in a zip archive; equal to what `json.load` gives where `convert` keeps.
+    """The value in a JSON file, in a folder or in a zip archive; as `json.load` if `convert` changes nothing.
 
-    Where the value is an object, entries of the lists that are its members become `convert(KEY, entry)` as soon as they
-    are read; where it is a list, its entries become `convert("", entry)`. `get` is the hint: where the file comes from.
+    If the value is an object, entries of the lists that are its members become `convert(KEY, entry)` as soon as they
+    are read; if it is a list, its entries become `convert("", entry)`. `get` is the hint: how to get the file.
     Raises DataError when the file is missing, unreadable, or not well-formed (with line and column).
     """
     try:
@@ -42,7 +42,7 @@ def read_json(path: Path, get: str, convert: Callable[[str, object], object], bl
     except FileNotFoundError:
         raise DataError(f"{path} is missing", get) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no JSON text: byte {error.start} is not UTF-8", get) from error
+        raise DataError(f"{path} is not JSON: byte {error.start} is not UTF-8", get) from error
     except OSError as error:
         hint = get if error.errno == errno.EIO else "check its permissions"
         raise DataError(f"cannot read {path}: {error.strerror or error}", hint) from error
@@ -51,7 +51,7 @@ def read_json(path: Path, get: str, convert: Callable[[str, object], object], bl
 
 
 class _Scanner:
-    """The text read and not yet understood, and how many lines and columns stood before it."""
+    """The text read but not yet parsed, and the number of lines and columns before it."""
 
     def __init__(self, file: BinaryIO, block: int) -> None:
         self._file, self._block = file, block
@@ -74,7 +74,7 @@ class _Scanner:
         return value
 
     def fault(self, path: Path, error: json.JSONDecodeError, hint: str) -> DataError:
-        """What is wrong, with line and column in the whole file."""
+        """The error with its line and column in the whole file."""
         line = 1 + self._lines + self._text.count("\n", 0, error.pos)
         start = self._text.rfind("\n", 0, error.pos)
         column = error.pos - start if start >= 0 else self._columns + error.pos + 1
@@ -113,7 +113,7 @@ class _Scanner:
                 return items
 
     def _closed(self, bracket: str) -> bool:
-        """Takes the comma (False) or the closing bracket (True) that must come now."""
+        """Consumes the comma (returns False) or closing bracket (returns True) that must follow."""
         character = self._next()
         if character != "," and character != bracket:
             self._fail("Expecting ',' delimiter")
@@ -121,7 +121,7 @@ class _Scanner:
         return character == bracket
 
     def _next(self) -> str:
-        """The next character that is no blank, left where it is; "" at the end of the file."""
+        """The next character other than white space, not consumed; "" at the end of the file."""
         while True:
             blank = _BLANK.match(self._text, self._at)
             self._at = blank.end() if blank else self._at
@@ -132,7 +132,7 @@ class _Scanner:
             self._read()
 
     def _scan(self) -> object:
-        """The value that begins here, whole."""
+        """The complete value that begins here."""
         while True:
             try:
                 value, end = self._value(self._text, self._at)
@@ -147,7 +147,7 @@ class _Scanner:
             self._read()
 
     def _read(self) -> None:
-        """Takes in another block, or as much as is held already, so that a long value is scanned few times."""
+        """Reads another block, at least as long as the pending text, so that a long value is scanned only a few times."""
         done = self._text[: self._at]
         lines = done.count("\n")
         self._lines += lines

@@ -34,17 +34,17 @@ class KarpathyImage(NamedTuple):
 
 
 def read_whole(path: Path, splits: frozenset[str]) -> list[KarpathyImage]:
-    """The images of these splits in dataset_coco.json. DataError that names the file and the entry at fault."""
+    """The images of these splits in dataset_coco.json. Raises DataError, which names the file and the faulty entry."""
 
     def convert(key: str, entry: object) -> object:
         return _image(entry) if key == "images" else entry
 
     content = read_json(path, _GET_WHOLE, convert)
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds no Karpathy split: an object with a list of images was expected", _GET_WHOLE)
+        raise DataError(f"{path} is not a Karpathy split: expected an object with a list of images", _GET_WHOLE)
     dataset = content.get("dataset", "coco")
     if dataset != "coco":
-        raise DataError(f"{path} is of another data set: it says {str(dataset)[:40]!r}, not 'coco'", _GET_WHOLE)
+        raise DataError(f"{path} belongs to another data set: {str(dataset)[:40]!r}, not 'coco'", _GET_WHOLE)
     listed = content.get("images")
     if not isinstance(listed, list) or not listed or not isinstance(listed[0], KarpathyImage):
         expect_kind(path, content, "captions in Karpathy's format", _GET_WHOLE)
@@ -60,7 +60,7 @@ def read_whole(path: Path, splits: frozenset[str]) -> list[KarpathyImage]:
 
 
 def _image(entry: object) -> object:
-    """The entry as KarpathyImage, or as it is where it is none."""
+    """The entry as KarpathyImage, or unchanged if it is not one."""
     if not isinstance(entry, dict):
         return entry
     image_id, sentences = entry.get("cocoid"), entry.get("sentences")
@@ -75,7 +75,7 @@ def _image(entry: object) -> object:
 
 
 def read_lavis(files: Mapping[str, Path], splits: frozenset[str]) -> list[KarpathyImage]:
-    """The images of these splits in LAVIS' files, given by split name. DataError that names file and entry at fault.
+    """The images of these splits in LAVIS' files, by split name. Raises DataError, which names the file and the faulty entry.
 
     The train file has one entry per caption, the others one per image with the list of its captions. LAVIS names images
     of the whole release; those of val2014 in the train file are restval.
@@ -96,7 +96,7 @@ def _entries(path: Path) -> list[tuple[str, list[str]]]:
 
     listed = read_json(path, hint, convert)
     if not isinstance(listed, list):
-        raise DataError(f"{path} holds no captions: a list of images with captions was expected", hint)
+        raise DataError(f"{path} holds no captions: expected a list of images with captions", hint)
     entries = []
     for position, entry in enumerate(listed):
         file, captions = entry if isinstance(entry, tuple) else (None, None)

@@ -1,4 +1,4 @@
-"""Rows of any table become examples: captions, questions with answers, or texts with labels."""
+"""Turns the rows of any table into examples: captions, questions with answers, or texts with labels."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from icltool.errors import DataError
 
 _WHOLE = re.compile(r"(?:0|-?[1-9]\d{0,17})\Z", re.ASCII)
 _TEXT_KEYS = ("answer", "raw", "caption", "text")
-#: Roles whose values are words that somebody wrote.
+#: Roles whose values are prose.
 _WRITTEN = ("caption", "question", "answer", "answers", "text", "choices")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. `place` is its line or row number in the source, `number` what it is called where it has no id.
+    """One row. `place` is its line or row number in the source, `number` its id if the table has no ids.
 
-    `values` are as the source has them, by column. `image` is an absolute path, "" for none; `image_id` is None where
-    the row has no image.
+    `values` are those of the source, by column. `image` is an absolute path, "" for none; `image_id` is None if the row
+    has no image.
     """
 
     place: int
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass
 class Rows:
-    """The rows of one split, and how they are read.
+    """The rows of one split, and methods that read their cells.
 
     `name` and `row_word` ("line" or "row") name a row in messages: "captions.csv line 3". `class_names` are the names of
     the classes that `label` numbers, if the source has them.
@@ -58,24 +58,24 @@ class Rows:
         return f"{self.name} {self.row_word} {row.place}"
 
     def leave_out(self, row: Row, what: str) -> None:
-        """Counts a row that gives no example (or one text less); see `remarks`."""
+        """Records a row that gives no example, or one text less; see `remarks`."""
         self._left_out.setdefault(what, []).append(row.place)
 
     def remarks(self) -> tuple[str, ...]:
-        """What was left out, and where, which numbers became texts, and whether ids were replaced by codes."""
+        """Remarks on what was left out and where, on numbers read as text, and on ids replaced by codes."""
         left_out = [
             f"{self.name}: {counted(len(places), what)} left out ({self.row_word} {few(places)})"
             for what, places in self._left_out.items()
         ]
-        coded = [f"{self.name}: ids that are no whole numbers became 63-bit codes"] if self._coded else []
+        coded = [f"{self.name}: ids that are not integers are replaced by 63-bit codes"] if self._coded else []
         numbers = [
-            f"{self.name}: column {column!r} holds numbers, which are read as they are written ({self.row_word} {few(places)})"
+            f"{self.name}: column {column!r} holds numbers, which are read as text ({self.row_word} {few(places)})"
             for column, places in self._numbers.items()
         ]
         return (*left_out, *numbers, *coded)
 
     def texts(self, row: Row, role: str) -> tuple[str, ...]:
-        """The texts in the columns of a role, as they are written. DataError for a value that holds no text."""
+        """The texts in the columns of a role, unchanged. Raises DataError for a value without text."""
         texts: list[str] = []
         for column in self.columns.by_role.get(role, ()):
             value = row.values.get(column)
@@ -84,20 +84,20 @@ class Rows:
             try:
                 texts += _texts(value)
             except TypeError as error:
-                raise DataError(f"{self.where(row)}: column {column!r} holds {error}, not a text") from error
+                raise DataError(f"{self.where(row)}: column {column!r} holds {error}, not text") from error
         return tuple(texts)
 
     def text(self, row: Row, role: str) -> str:
-        """The one text of a role on one line, "" where it has none."""
+        """The only text of a role, on one line; "" if it has none."""
         texts = self.texts(row, role)
         if len(texts) > 1:
             raise DataError(
-                f"{self.where(row)}: column {self.columns[role][0]!r} holds {len(texts)} texts, {role} needs one"
+                f"{self.where(row)}: column {self.columns[role][0]!r} holds {len(texts)} texts, but {role} takes one"
             )
         return one_line(texts[0]) if texts else ""
 
     def identifier(self, row: Row, role: str) -> int:
-        """The whole number in the column of `id` or `image_id`; other texts become a 63-bit code of theirs."""
+        """The integer in the column of `id` or `image_id`; any other text becomes a 63-bit code."""
         text = self.text(row, role)
         if not text:
             raise DataError(f"{self.where(row)} has no {role}", f"column {self.columns[role][0]!r} is empty there")
@@ -106,15 +106,15 @@ class Rows:
 
 
 def whole_or_code(text: str) -> int:
-    """A written whole number as it is; a non-negative 63-bit code of any other text."""
+    """The integer that the text spells, else a non-negative 63-bit code of the text."""
     return int(text) if _WHOLE.match(text) else group_code(text)
 
 
 def examples(rows: Rows, task: Task, choices: tuple[str, ...] = ()) -> list[Example]:
-    """The examples of one split, in the order of their first rows; `rows.remarks()` then tells what was left out.
+    """The examples of one split, in the order of their first rows; `rows.remarks()` then lists what was left out.
 
-    `choices` are the labels of a classification (see `label_names`). DataError for an example id that occurs twice, or
-    where no row is left.
+    `choices` are the labels of a classification (see `label_names`). Raises DataError for a repeated example id,
+    or if no row is left.
     """
     result = _captioned(rows) if task.answers == "captions" else _by_row(rows, task, choices)
     if not result:
@@ -123,7 +123,7 @@ def examples(rows: Rows, task: Task, choices: tuple[str, ...] = ()) -> list[Exam
 
 
 def examples_by_split(splits: Mapping[str, Rows], task: Task, chosen: tuple[str, ...]) -> dict[str, list[Example]]:
-    """The examples of all splits by their names; `chosen` are the labels of a classification that the user named, () for none.
+    """The examples of all splits by name; `chosen` are the labels that the user named for a classification, or (). Raises
     DataError as `examples` and `label_names`."""
     own = task.answers != "label" or any("choices" in rows.columns for rows in splits.values())
     choices = () if own else label_names(splits.values(), chosen)
@@ -132,7 +132,7 @@ def examples_by_split(splits: Mapping[str, Rows], task: Task, chosen: tuple[str,
 
 
 def _captioned(rows: Rows) -> list[Example]:
-    """One example per image; its captions are those of all its rows."""
+    """One example per image, with the captions of all its rows."""
     by_image: dict[str, list[Row]] = {}
     captions: dict[str, list[str]] = {}
     for row in rows.rows:
@@ -155,7 +155,7 @@ def _captioned(rows: Rows) -> list[Example]:
     return result
 
 
-#: What is said of a row that lacks a field, or its answer.
+#: How a remark names a row that lacks a field or its answer.
 _LACKING = {
     "question": "empty question",
     "text": "empty text",
@@ -168,7 +168,7 @@ _LACKING = {
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """A row's label ("" for none), its references, and what it is ranked among."""
+    """A row's label ("" for none), its references, and the choices to rank."""
 
     label: str
     references: tuple[str, ...]
@@ -224,16 +224,16 @@ def _answer(rows: Rows, row: Row, task: Task, choices: tuple[str, ...]) -> _Answ
 
 def _no_choice(rows: Rows, row: Row, answer: _Answered) -> DataError:
     return DataError(
-        f"{rows.where(row)}: label {answer.label!r} is none of the choices ({few(answer.choices)})",
-        "a label is one of its row's choices, or counts them from 0; --option choices=no,yes gives all rows the same"
+        f"{rows.where(row)}: label {answer.label!r} is not among the choices ({few(answer.choices)})",
+        "a label is one of its row's choices, or its number from 0; --option choices=no,yes sets the choices of all rows"
         if "choices" in rows.columns
-        else "name all labels, in the order of their numbers where they are numbers: --option choices=no,yes",
+        else "name all labels, numbered ones in the order of their numbers: --option choices=no,yes",
     )
 
 
 def _own_choice(rows: Rows, row: Row, label: str) -> tuple[str, tuple[str, ...]]:
-    """(label, choices) of a row that names its own; a number that is no choice counts them from 0. DataError for fewer than two
-    choices, or one that is there twice."""
+    """(label, choices) of a row with its own choices; a number that is not a choice counts them from 0. Raises DataError for
+    fewer than two choices, or a repeated one."""
     column = rows.columns["choices"][0]
     texts = rows.texts(row, "choices")
     if len(texts) == 1 and len(rows.columns["choices"]) == 1:
@@ -241,8 +241,8 @@ def _own_choice(rows: Rows, row: Row, label: str) -> tuple[str, tuple[str, ...]]
     choices = tuple(text for text in map(one_line, texts) if text)
     if len(choices) < 2 or len(set(choices)) < len(choices):
         raise DataError(
-            f"{rows.where(row)}: column {column!r} holds {few(choices) or 'nothing'}, and a choice needs two different texts",
-            'write them as a JSON list or as "no|yes"; --option choices= does without the column',
+            f"{rows.where(row)}: column {column!r} holds {few(choices) or 'nothing'}, but needs two or more different choices",
+            'write them as a JSON list or as "no|yes"; --option choices= ignores the column',
         )
     if label not in choices and _WHOLE.match(label) and 0 <= int(label) < len(choices):
         label = choices[int(label)]
@@ -250,7 +250,7 @@ def _own_choice(rows: Rows, row: Row, label: str) -> tuple[str, tuple[str, ...]]
 
 
 def label_of(rows: Rows, row: Row) -> str:
-    """The label as a text: a class' name where the source numbers its classes; "" for none (-1 of numbered ones)."""
+    """The label as a text: the class name if the source numbers its classes; "" for none (-1 of numbered classes)."""
     text = rows.text(row, "label")
     if not rows.class_names or not _WHOLE.match(text):
         return text
@@ -261,8 +261,8 @@ def label_of(rows: Rows, row: Row) -> str:
 def label_names(splits: Iterable[Rows], chosen: tuple[str, ...]) -> tuple[str, ...]:
     """The choices of a classification: `chosen` by the user, the classes' names, or all labels sorted (numbers by value).
 
-    Where classes are numbered (by the source, or because the labels are the numbers 0 … n - 1, and -1 for none), n chosen
-    names stand for them, in order: `class_names` is set. DataError where there are more or fewer of them than classes.
+    If classes are numbered (by the source, or because the labels are the numbers 0 … n - 1, and -1 for none), the n chosen
+    names become `class_names`, in order. Raises DataError if their number differs from that of the classes.
     """
     splits = list(splits)
     named = next((split.class_names for split in splits if split.class_names), ())
@@ -272,8 +272,8 @@ def label_names(splits: Iterable[Rows], chosen: tuple[str, ...]) -> tuple[str, .
     numbered = labels <= {"-1", *map(str, range(len(chosen)))} and not labels & set(chosen)
     if named and len(chosen) != len(named):
         raise DataError(
-            f"{len(chosen)} choices are given for the {len(named)} classes {', '.join(named)}",
-            "name as many with --option choices=, in the order of the classes",
+            f"{len(chosen)} choices for the {len(named)} classes {', '.join(named)}",
+            "name one per class with --option choices=, in the order of the classes",
         )
     if named or (chosen and labels and numbered):
         for split in splits:
@@ -282,9 +282,9 @@ def label_names(splits: Iterable[Rows], chosen: tuple[str, ...]) -> tuple[str, .
 
 
 def with_text_groups(splits: Sequence[Sequence[Example]]) -> list[list[Example]]:
-    """The examples of all splits, those without an image and with equal texts (case and punctuation aside) in one group.
+    """The examples of all splits; those without an image whose texts are equal (ignoring case and punctuation) form one group.
 
-    Groups that the source names stay as they are.
+    Groups from the source are unchanged.
     """
     counts = Counter(normalised(e.text) for split in splits for e in split if not e.image)
     return [
@@ -299,12 +299,12 @@ def with_text_groups(splits: Sequence[Sequence[Example]]) -> list[list[Example]]
 
 
 def normalised(text: str) -> str:
-    """The words of a text in lower case; the text itself where it has none."""
+    """The words of a text in lower case; the text itself if it has none."""
     return " ".join(re.findall(r"\w+", text.lower())) or text
 
 
 def _example_id(rows: Rows, row: Row, row_of_id: dict[int, Row]) -> int:
-    """The row's id, or its number where there is no such column. DataError for one that another example has."""
+    """The row's id, or its number without an id column. Raises DataError for a repeated id."""
     identifier = rows.identifier(row, "id") if "id" in rows.columns else row.number
     if identifier in row_of_id:
         id_text = rows.text(row, "id") if "id" in rows.columns else identifier
@@ -317,14 +317,14 @@ def _example_id(rows: Rows, row: Row, row_of_id: dict[int, Row]) -> int:
 
 
 def _image_id(rows: Rows, row: Row, text: str = "") -> int:
-    """The row's image id: its column's, the image's own, or, without an image, a code of the text."""
+    """The row's image id: from its column, else from the image, else a code of the text."""
     if "image_id" in rows.columns:
         return rows.identifier(row, "image_id")
     return row.image_id if row.image_id is not None else group_code(f"text: {normalised(text)}")
 
 
 def _texts(value: object) -> list[str]:
-    """The texts in a cell: one, a list of them, a JSON list of them, or records that hold one each. TypeError else."""
+    """The texts in a cell: one text, a list, a JSON list, or records with one each. Raises TypeError for anything else."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -344,7 +344,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _number(value: object) -> list[str]:
-    """A number as it is written; none for NaN, which is how tables write that there is nothing. TypeError for anything else."""
+    """A number as text; none for NaN, which marks an empty cell. Raises TypeError for anything else."""
     if isinstance(value, bool):
         raise TypeError(f"the truth value {str(value).lower()}")
     if not isinstance(value, (int, float)):
@@ -355,7 +355,7 @@ def _number(value: object) -> list[str]:
 
 
 def _json_list(text: str) -> list[str]:
-    """The texts of a JSON list; the text itself where it is none."""
+    """The texts of a JSON list; the text itself if it is not one."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Annotation files in the formats of COCO and VQA: reading them, telling their kinds apart, and what is wrong with one.
+"""Annotation files in the formats of COCO and VQA: reading them, distinguishing their kinds, and finding faults.
 
 While a file is read, its records become small tuples at once, so that a file of 400 MB does not become 4 GB of dicts.
 """
@@ -42,7 +42,7 @@ class Question(NamedTuple):
 class Answers(NamedTuple):
     """An entry of "annotations" in a VQA annotations file.
 
-    `raw_answers` are the fields "raw_answer", one for each answer, where all answers have one (OK-VQA); else ().
+    `raw_answers` are the fields "raw_answer", one for each answer, if all answers have one (OK-VQA); else ().
     """
 
     question_id: int
@@ -58,9 +58,9 @@ Entry = TypeVar("Entry", Image, Caption, Question, Answers)
 
 #: What COCO's other annotation files hold, by a key of their entries.
 _OTHER_KINDS = {"keypoints": "person keypoints", "segments_info": "panoptic segments", "bbox": "instances"}
-#: A field that entries may lack; where there is one it has been checked.
+#: A field that entries may lack; it has been checked already.
 _OPTIONAL = "raw_answers"
-#: The fields by which an entry is known.
+#: The fields that identify an entry.
 _DECIDING: dict[type[object], tuple[str, ...]] = {
     Image: ("id", "file_name"),
     Caption: ("image_id", "caption"),
@@ -74,18 +74,18 @@ def read_annotations(path: Path, hint: str) -> dict[str, object]:
     """The object in an annotation file, its known entries as Image, Caption, Question and Answers.
 
     `get` is the hint: where the file comes from. Raises DataError when the file is missing, unreadable, not well-formed
-    (with line and column) or holds no object.
+    (with line and column) or not an object.
     """
     content = read_json(path, hint, _entry)
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds no annotations: an object with lists was expected", hint)
+        raise DataError(f"{path} holds no annotations: expected an object with lists", hint)
     return content
 
 
 def _entry(key: str, record: object) -> object:
-    """What an entry of a list becomes; the entry itself where it is none of the known ones.
+    """The converted entry of a list; an entry of unknown kind is returned unchanged.
 
-    Values are taken as they come; `entries` checks them.
+    Values are not checked here; `entries` checks them.
     """
     if not isinstance(record, dict):
         return record
@@ -103,7 +103,7 @@ def _entry(key: str, record: object) -> object:
 
 
 def _texts(answers: object) -> object:
-    """The field "answer" of each; what has none stays, and is no text."""
+    """The field "answer" of each; an answer that is not a record is returned unchanged, for `entries` to refuse."""
     if not isinstance(answers, list):
         return answers
     return tuple(_interned(answer.get("answer")) if isinstance(answer, dict) else answer for answer in answers)
@@ -125,7 +125,7 @@ def _interned(text: object) -> object:
 
 
 def expect_kind(path: Path, content: dict[str, object], kind: str, hint: str) -> None:
-    """DataError when an annotation file is of another kind than wanted: "captions", "questions" or "answers"."""
+    """Raises DataError if an annotation file is not of `kind`: "captions", "questions" or "answers"."""
     actual = kind_of(content)
     if actual != kind:
         message = f"{path} holds {actual}, not {kind}" if actual else f"{path} holds no {kind}"
@@ -133,7 +133,7 @@ def expect_kind(path: Path, content: dict[str, object], kind: str, hint: str) ->
 
 
 def kind_of(content: dict[str, object]) -> str:
-    """What an annotation file holds, told by its first entry; "" for something unknown."""
+    """The kind of an annotation file, by its first entry; "" for an unknown kind."""
     if isinstance(content.get("questions"), list):
         return "questions"
     annotations = content.get("annotations")
@@ -159,7 +159,7 @@ def kind_of(content: dict[str, object]) -> str:
 def entries(path: Path, content: dict[str, object], key: str, kind: type[Entry]) -> list[Entry]:
     """The list under `key`, each entry checked: ids are integers from 0 to 2^63 - 1, texts are texts.
 
-    Raises DataError that names the first entry at fault.
+    Raises DataError, which names the first faulty entry.
     """
     listed = content.get(key)
     if not isinstance(listed, list):
@@ -176,11 +176,11 @@ def entries(path: Path, content: dict[str, object], key: str, kind: type[Entry])
 
 
 def _missing(entry: object, kind: type[object]) -> str:
-    """Which fields an entry lacks."""
+    """The fields that an entry lacks."""
     if not isinstance(entry, dict):
         return f"it is {_short(entry)}"
     lacking = [name for name in _DECIDING[kind] if name not in entry]
-    return f"it has no {' and no '.join(lacking)}" if lacking else "its fields are of another kind"
+    return f"it has no {' and no '.join(lacking)}" if lacking else "its fields are of the wrong type"
 
 
 def _fault(entry: Image | Caption | Question | Answers) -> str:
@@ -192,7 +192,7 @@ def _fault(entry: Image | Caption | Question | Answers) -> str:
                 return f"{name} is {_short(value)}"
         elif name == "answers":
             if not isinstance(value, tuple) or not all(isinstance(answer, str) for answer in value):
-                return "answers are no list of texts"
+                return "answers are not a list of texts"
         elif not isinstance(value, str):
             return f"{name} is {_short(value)}"
     return ""
@@ -225,5 +225,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks (which prompt formats take for the end of an example) and repeated blanks."""
+    """The text without line breaks (which end an example in prompt formats) and repeated spaces."""
     return " ".join(text.split())

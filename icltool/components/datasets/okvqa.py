@@ -16,8 +16,8 @@ class OKVQAReader(VqaReader):
     Zip archives are read without unpacking.
 
     The references and the label are the fields `answer`, which are stemmed and which the official evaluation compares.
-    The fields `raw_answer`, what the annotators typed, are the raw references; of a question where one answer lacks it,
-    none are kept. The metric is `okvqa-accuracy`, which stems the model's answers too. Question types are the official
+    The fields `raw_answer`, which the annotators typed, are the raw references; a question with an answer that lacks the
+    field has none. The metric is `okvqa-accuracy`, which also stems the model's answers. Question types are the official
     ones, "one" to "ten" and "other". The first release of VQA has files of the same names: the remark on the number of
     questions tells the two apart.
     """

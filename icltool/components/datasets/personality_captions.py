@@ -25,13 +25,13 @@ IMAGES = "yfcc_images"
 _QUERIES = {"test": "test.json", "validation": "val.json", "val": "val.json"}
 _GET = f"put train.json, val.json, test.json and {PERSONALITIES} of PersonalityCaptions there"
 _GET_IMAGES = (
-    f"put the images into {IMAGES}, as HASH.jpg (--option suffix=.png: as HASH.png), or {IMAGES}.zip there; some of the "
-    "release are not to be had any more: --option missing=skip leaves their entries out"
+    f"put the images into {IMAGES}, as HASH.jpg (--option suffix=.png: as HASH.png), or {IMAGES}.zip there; some images of the "
+    "release are no longer available: --option missing=skip leaves their entries out"
 )
 
 
 class Comment(NamedTuple):
-    """An entry: an image, the personality that was given, and what was written; `further` by others (test)."""
+    """An entry: an image, a personality, and the comment written in it; `further` are comments by others (test)."""
 
     image: str
     personality: str
@@ -46,7 +46,7 @@ class Comment(NamedTuple):
 
 @dataclass(frozen=True)
 class Places:
-    """The files by our split name, the list of personalities where there is one, and the folder of the images."""
+    """The files by our split name, the list of personalities if it exists, and the folder of the images."""
 
     files: Mapping[str, Path]
     personalities: Path | None
@@ -76,11 +76,11 @@ class PersonalityCaptionsReader(FileReader):
     """Reads `train.json`, `val.json`, `test.json` and `personalities.txt` in `personality_captions` below `root`, or in `root`
     itself, and the images `yfcc_images/HASH.jpg` there; without `root`, below PERSONALITY_CAPTIONS_PATH.
 
-    An example is one entry: the personality is its style, the comment its label and retrieval text, and the references are
+    An example is one entry: the personality is its style, the comment its label and text, and the references are
     the comment with the additional ones (the test split has four). `split` says which file holds the queries: "test" (the
-    default), or "validation"; where it is "test", val.json is our split "development", by which captioners choose their best
-    weights, unless it is missing. `missing=skip` leaves entries out whose image is not there, and `suffix` is how the names
-    of images end. `styles` is a file with one style a line: examples of other styles are left out. Entries
+    default), or "validation"; if it is "test", val.json is our split "development", on which captioners choose their best
+    weights, unless it is missing. `missing=skip` leaves out entries whose image is missing, and `suffix` is the suffix of
+    the image names. `styles` is a file with one style a line: examples of other styles are left out. Entries
     without a comment and repeated ones are left out as well. Ids are codes, image ids codes of the hash. An
     image's group comes from `near_duplicates.json` beside the files ("train", "val" and "development" are our splits).
     """
@@ -122,7 +122,7 @@ class PersonalityCaptionsReader(FileReader):
         return [i for i in names if i not in present or (self._skips and is_empty(places.images / i))]
 
     def find(self, root: Path | None) -> Places:
-        """Where files and images are. DataError when something is missing that is needed."""
+        """The paths of files and images. Raises DataError if a required one is missing."""
         start = chosen_root(root, ("PERSONALITY_CAPTIONS_PATH",), self.name)
         names = list(self._files.values())
         base = first_holding([start / "personality_captions", start / "personality-captions", start], names)
@@ -199,7 +199,7 @@ class PersonalityCaptionsReader(FileReader):
         faults += [f"{style!r} is not in {PERSONALITIES}" for style in counts if known and style not in known]
         if faults or not chosen:
             raise DataError(
-                f"{path} is no list of styles: {few(faults) or 'it is empty'}", "write one style a line, each once"
+                f"{path} is not a list of styles: {few(faults) or 'it is empty'}", "write one style a line, each once"
             )
         return Styles(tuple(line for line in known if line), tuple(chosen))
 
@@ -210,7 +210,7 @@ def _lines(path: Path, hint: str) -> list[str]:
         with open_file(path) as file:
             text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise DataError(f"{path} cannot be read: {reason}", hint) from error
     return [line.strip() for line in text.rstrip().splitlines()]
 
@@ -246,7 +246,7 @@ def _comments(path: Path, name: str, styles: Styles) -> tuple[list[Comment], lis
 
 
 def _comment(entry: object) -> Comment | None:
-    """What becomes of an entry; None where it is no caption in a personality."""
+    """The entry as a Comment; None if it is not a caption in a personality."""
     if not isinstance(entry, dict):
         return None
     image, personality, text = entry.get("image_hash"), entry.get("personality"), entry.get("comment")

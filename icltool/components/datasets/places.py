@@ -1,5 +1,5 @@
-"""Finding a data set's files: in the folder that the user named, or the one in an environment variable; unpacked, or in
-the official zip archives, which are read without unpacking. What is unpacked comes first.
+"""Finding a data set's files: in the user's folder or that of an environment variable; unpacked, or in the official zip
+archives, which are read without unpacking. Unpacked files take precedence.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _IMAGES = (".jpg", ".jpeg", ".png")
 
 
 def chosen_root(root: Path | None, variables: Sequence[str], name: str) -> Path:
-    """The folder given, or the first of the environment variables that is set; absolute.
+    """The absolute path of `root`, or of the folder in the first environment variable that is set.
 
-    Raises DataError when there is none, or it is no folder.
+    Raises DataError if there is none, or if it is not a folder.
     """
     if root is not None:
         return _folder(root, "--root")
@@ -25,13 +25,13 @@ def chosen_root(root: Path | None, variables: Sequence[str], name: str) -> Path:
         if os.environ.get(variable):
             return _folder(Path(os.environ[variable]), variable)
     raise DataError(
-        f"data set {name!r}: no folder given",
+        f"data set {name!r} needs a folder",
         f"name the folder of its files with --root, or set {' or '.join(variables)}",
     )
 
 
 def folder_of(variable: str) -> Path | None:
-    """The folder in an environment variable; None when it is not set."""
+    """The folder in an environment variable; None if it is not set."""
     value = os.environ.get(variable)
     return Path(value).expanduser().absolute() if value else None
 
@@ -48,9 +48,9 @@ def first_holding(candidates: Sequence[Path], names: Sequence[str], archives: Se
 def find_file(folder: Path, name: str, archives: Sequence[str]) -> Path | None:
     """`folder / name`, or the file of that name within one of the archives, as a path for `open_file`.
 
-    An archive may be unpacked into a folder of its own name. Packed ones are looked for in the folder and in the folders
-    directly below it; the file may lie anywhere within. None when there is neither file nor archive. DataError when an
-    archive cannot be read, or none of them holds the file.
+    An archive may be unpacked into a folder of its own name. Archives are searched for in the folder and in the folders
+    directly below it; the file may be anywhere within. None if there is neither file nor archive. Raises DataError if an
+    archive cannot be read, or if none of them holds the file.
     """
     last = PurePosixPath(name).name
     own = [folder / PurePosixPath(archive).stem for archive in archives]
@@ -61,7 +61,7 @@ def find_file(folder: Path, name: str, archives: Sequence[str]) -> Path | None:
 
 
 def find_folder(folder: Path, name: str, archives: Sequence[str]) -> Path | None:
-    """As `find_file` for a folder of images; an archive with images and no such folder counts as the folder itself."""
+    """Like `find_file`, for a folder of images; an archive of images without that folder counts as the folder itself."""
     if (folder / name).exists():
         return folder / name
 
@@ -75,17 +75,17 @@ def find_folder(folder: Path, name: str, archives: Sequence[str]) -> Path | None
 
 
 def there(paths: Mapping[str, Path | None]) -> dict[str, Path]:
-    """Those that were found."""
+    """The entries whose path is not None."""
     return {name: path for name, path in paths.items() if path is not None}
 
 
 def on_disk(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """The files on disk that hold these: the archive where a path is within one. Each is given once."""
+    """The files on disk, without duplicates: for a path within an archive, the archive."""
     return tuple(dict.fromkeys(Path(held[0]) if (held := archive_and_member(path)) else path for path in paths))
 
 
 def archives_of(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """The archives among the files that hold these."""
+    """The archives that contain these paths."""
     return tuple(path for path in on_disk(paths) if path.is_file())
 
 
@@ -116,7 +116,7 @@ def _within(archives: Iterable[Path], what: str, place: Callable[[str], str | No
         if places:
             return archive / min((str(p) for p in places), key=lambda p: (not p, p.count("/"), p))
     if tried:
-        raise DataError(f"{tried[0]} holds no {what}", "get the archive again, or unpack the right one beside it")
+        raise DataError(f"{tried[0]} has no {what}", "download the archive again, or unpack the right one beside it")
     return None
 
 
@@ -128,5 +128,5 @@ def _folder(path: Path, origin: str) -> Path:
     folder = path.expanduser().absolute()
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {what}", f"it was given by {origin}; name the folder that holds the official files")
+        raise DataError(f"{folder} {what}", f"check {origin}; it must name the folder that holds the data set's files")
     return folder

@@ -1,4 +1,4 @@
-"""What the readers of files have in common."""
+"""What all readers of files share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Task
 
 
 class FileReader(abc.ABC):
-    """A reader that looks at its files in one way, `look`, whether a sample of the images is opened or all of them."""
+    """A reader with one check of its files, `look`, for a sample of the images or for all of them."""
 
     @abc.abstractmethod
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
@@ -20,19 +20,19 @@ class FileReader(abc.ABC):
 
     @abc.abstractmethod
     def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
-        """What DatasetReader's `check` promises; `progress` shows how far it is with all images, None for a sample."""
+        """As DatasetReader's `check`; `progress` shows the progress through all images, None for a sample."""
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
         """See DatasetReader."""
         return self.look(root, task, verify, None)
 
     def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
-        """`check` with every image opened, and progress shown."""
+        """`check` that opens every image and shows progress."""
         return self.look(root, task, True, progress)
 
 
 class TableReader(FileReader):
-    """A reader whose rows serve every task that the columns allow, declared ones too."""
+    """A reader whose rows serve every task that the columns suffice for, including declared tasks."""
 
     def __init__(self) -> None:
         self._declared: dict[str, Task] = {}
@@ -42,17 +42,17 @@ class TableReader(FileReader):
         self._declared[task.name] = task
 
     def task_definition(self, task: str) -> Task:
-        """The task of this name, also one that was declared. Raises as `task_named`."""
+        """The task of this name, built in or declared. Raises as `task_named`."""
         return self._declared.get(task) or task_named(task)
 
 
 def unofficial(where: str, count: int, noun: str, official: int) -> list[str]:
-    """A remark where a split has another number of examples (`noun`) than the official one."""
+    """A remark if a split does not have the official number of examples (`noun`)."""
     return [] if count == official else [f"{where} has {counted(count, noun)}; the official split has {official:,}"]
 
 
 def left_out(where: str, captions: int, images: int) -> tuple[str, ...]:
-    """Remarks on empty captions, and on images without any, that give no example."""
+    """Remarks on empty captions and on images without captions, which are left out."""
     remarks = [f"{where}: {counted(captions, 'empty caption')} left out"] if captions else []
     remarks += [f"{where}: {counted(images, 'image')} without captions left out"] if images else []
     return tuple(remarks)
@@ -61,6 +61,6 @@ def left_out(where: str, captions: int, images: int) -> tuple[str, ...]:
 def captioned(
     identifier: int, image: str, image_id: int, captions: tuple[str, ...], group: str = "", style: str = ""
 ) -> Example:
-    """The example of an image with captions: all are references, the first is label and retrieval text."""
+    """The example of an image with captions: all are references, the first is also label and text."""
     first = captions[0]
     return Example(identifier, image, image_id, first, first, captions, group=group, style=style)

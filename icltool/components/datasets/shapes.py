@@ -1,4 +1,4 @@
-"""The embedded world: made on the spot, then read by the readers of COCO 2017 (caption), VQAv2 (vqa), PersonalityCaptions
+"""The embedded world: generated, then read by the readers of COCO 2017 (caption), VQAv2 (vqa), PersonalityCaptions
 (style) and Sherlock (inference)."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ShapesOptions(Options):
 
 
 class ShapesReader(FileReader):
-    """Reads the embedded world, by the reader of the data set whose format it takes for each task."""
+    """Reads the embedded world with the reader of the data set whose format it uses for each task."""
 
     name = "shapes"
     tasks: tuple[str, ...] = ("caption", "vqa", "style", "inference")
@@ -49,23 +49,23 @@ class ShapesReader(FileReader):
         }
 
     def make(self, workspace: Path, progress: Progress) -> Path:
-        """Writes the world's files, unless they are there, and gives their root: `datasets/shapes/source`."""
+        """Writes the world's files unless they exist, and returns their root: `datasets/shapes/source`."""
         root = workspace / "datasets" / self.name / "source"
         if not write_world(root, self.options, progress):
             progress.detail(f"{root} is up to date")
         return root
 
     def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
-        """Looks at the files below `root` (what `make` gave); without it there is nothing to look at yet."""
+        """Checks the files below `root`, the result of `make`; without `root` there is nothing to check yet."""
         if root is None:
             return ReadReport(())
         try:
             return ReadReport(self._readers[task].look(root, task, verify, progress).files)
         except DataError as error:
-            again = f"remove {root} and run `icltool prepare shapes` again, which makes the files anew"
+            again = f"remove {root} and run `icltool prepare shapes` again, which generates the files again"
             raise DataError(error.message, again) from error
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
-        """See DatasetReader; without `root` the files are made first."""
+        """See DatasetReader; without `root` the files are generated first."""
         source = self.make(workspace, progress) if root is None else root
         yield from self._readers[task].read(source, task, workspace, progress)

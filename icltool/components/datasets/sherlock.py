@@ -34,13 +34,13 @@ from icltool.errors import DataError
 
 #: Our split -> its file.
 _FILES = {"train": TRAIN, "validation": VALIDATION}
-_HINT = f"put {TRAIN} and {VALIDATION} of Sherlock's page into sherlock_dataset there; their zips need not be unpacked"
+_HINT = f"put {TRAIN} and {VALIDATION} of Sherlock's page into sherlock_dataset there; or their zip archives"
 _IMAGES = (
-    "VCR's images belong into vcr1images, Visual Genome's into vg/images/VG_100K and vg/images/VG_100K_2, or their "
-    "archives vcr1images.zip, vg/images.zip and vg/images2.zip; all below the folder given by --root or SHERLOCK_PATH. "
-    "--option missing=skip leaves out the records whose image is not to be had"
+    "put VCR's images into vcr1images, Visual Genome's into vg/images/VG_100K and vg/images/VG_100K_2, or their "
+    "archives vcr1images.zip, vg/images.zip and vg/images2.zip; all below --root or SHERLOCK_PATH. "
+    "--option missing=skip leaves out records without their image"
 )
-_RESTORE = "get the image again, or unpack its archive again: what is there is damaged"
+_RESTORE = "the image is damaged; download it or unpack its archive again"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class SherlockReader(FileReader):
     """Reads `sherlock_dataset/sherlock_{train,val_with_split_idxs}_v1_1.json`, and the images of VCR in `vcr1images` and of
     Visual Genome in `vg/images`, below `root` or SHERLOCK_PATH. Zip archives need not be unpacked.
 
-    An example is one inference: its label, with the clue as question and retrieval text, and the image's regions shown as
+    An example is one inference: its label, with the clue as question and text, and the image's regions shown as
     `show` says: "highlight" (in colour, as published), "hide", "only" (all else blackened) or "crop". The references are
     all inferences about the same regions of the same image, the label first. The id is a code of the record's
     instance_id, so that an example keeps it in another file or order; the image id is a code of the image's place in its
@@ -103,7 +103,7 @@ class SherlockReader(FileReader):
         self.options = options
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
-        """See DatasetReader. Each split is parsed when it is its turn."""
+        """See DatasetReader. Splits are parsed one after another."""
         places = self.find(root)
         for name in _FILES:
             with progress.task(f"reading {places.files[name].name}", 1, "files") as ticker:
@@ -118,7 +118,7 @@ class SherlockReader(FileReader):
             )
 
     def find(self, root: Path | None) -> Places:
-        """Where files and images are. DataError when a file is missing."""
+        """The paths of files and images. Raises DataError if a file is missing."""
         start = chosen_root(root, ("SHERLOCK_PATH",), self.name)
         names = list(_FILES.values())
         archives = [f"{name}.zip" for name in names]
@@ -145,13 +145,13 @@ class SherlockReader(FileReader):
             whole, split = split, self._present(split, places)
             if len(split.observations) < len(whole.observations):
                 left = counted(len(whole.observations) - len(split.observations), "record")
-                remarks.append(f"{name}: {left} left out, whose images are not there")
+                remarks.append(f"{name}: {left} left out because their images are missing")
             by_image = list({o.image: o for o in split.observations}.values())
             paths = [places.images.find(o) for o in by_image]
             missing = [o.image for o, place in zip(by_image, paths, strict=True) if not place]
             if missing:
                 raise DataError(
-                    f"{path} names {counted(len(missing), 'image')} that {places.images.start} has not: {few(missing)}",
+                    f"{path} names {counted(len(missing), 'image')} missing from {places.images.start}: {few(missing)}",
                     _IMAGES,
                 )
             check_decoding(path.parent, paths, path.name, _RESTORE, verify, progress)
@@ -161,7 +161,7 @@ class SherlockReader(FileReader):
             remarks += split.remarks
             if other := _scales(path, looked_at):
                 remarks.append(
-                    f"{name}: {len(other)} of {counted(len(looked_at), 'image')} looked at have another size than recorded, "
+                    f"{name}: {len(other)} of {counted(len(looked_at), 'image')} checked have another size than recorded; "
                     f"their regions are scaled: {few(list(other))}"
                 )
             if task == "inference-choice" and name == "validation":
@@ -211,7 +211,7 @@ class SherlockReader(FileReader):
             )
 
     def _too_few(self, split: Observations) -> list[str]:
-        """A remark where queries have fewer distractors than were asked for. DataError where one has none."""
+        """A remark if queries have fewer distractors than requested. Raises DataError if one has none."""
         pools = _pools(split.observations)
         counts = [
             len(
@@ -223,9 +223,9 @@ class SherlockReader(FileReader):
         few_ones = [count for count in counts if count < self.options.distractors]
         if few_ones and not min(few_ones):
             raise DataError(
-                f"{VALIDATION}: {few_ones.count(0):,} of {len(counts):,} queries have no distractor, an inference about "
-                "another image that reads otherwise",
-                "prepare the task inference alone (--task inference), or take the whole file",
+                f"{VALIDATION}: {few_ones.count(0):,} of {len(counts):,} queries have no distractor, that is, no different "
+                "inference about another image",
+                "prepare only the task inference (--task inference), or use the whole file",
             )
         if not few_ones:
             return []
@@ -292,8 +292,8 @@ def _scales(path: Path, by_path: Mapping[str, Observation]) -> dict[str, tuple[f
         scales[by_path[place].image] = across, down
     if cut:
         raise DataError(
-            f"{path}: {counted(len(cut), 'image')} of another shape than recorded, where the regions do not fit: {few(cut)}",
-            "get the images of the release that the records are made for, not cut ones",
+            f"{path}: {counted(len(cut), 'image')} with another aspect ratio than recorded: {few(cut)}",
+            "get the uncropped images of the release that the records describe",
         )
     return scales
 

@@ -54,13 +54,13 @@ class Observation(NamedTuple):
 
 
 def read_observations(path: Path) -> list[Observation | str]:
-    """The records in a file, in order; in place of one that cannot be used, the reason ("without an inference", say).
+    """The records in a file, in order; in place of an unusable one, the reason (for example "without an inference").
 
-    Raises DataError that names the file, and the first entry that is no record.
+    Raises DataError that names the file, and the first entry that is not a record.
     """
     records = read_json(path, _GET, lambda key, entry: _observation(entry))
     if not isinstance(records, list):
-        raise DataError(f"{path} holds no list of records", _GET)
+        raise DataError(f"{path} is not a list of records", _GET)
     for position, entry in enumerate(records):
         if entry is None:
             raise DataError(f"{path}: entry {position} is not a record of Sherlock", _NEEDED)
@@ -68,7 +68,7 @@ def read_observations(path: Path) -> list[Observation | str]:
 
 
 def _observation(entry: object) -> Observation | str | None:
-    """What becomes of an entry; None where it is no record."""
+    """The entry as an Observation, or the reason why it is unusable; None if it is not a record."""
     if not isinstance(entry, dict):
         return None
     try:

@@ -44,8 +44,8 @@ class Sst2Reader:
 
     --root is the folder that holds `SST-2`, that folder itself, or a folder of parquet files; `path=stanfordnlp/sst2`
     takes the hub's copy, at `revision`. Each sentence is an example without an image, its own image id; ids run
-    through train, then validation. Sentences that are equal but for case, punctuation and blanks are one group, over
-    both splits. (Train's phrases that are parts of other phrases are no near-duplicates in this sense.)
+    through train, then validation. Sentences that differ only in case, punctuation and spaces form one group across
+    both splits. (Train's phrases that are parts of other phrases are not near-duplicates in this sense.)
     """
 
     name = "sst2"
@@ -76,11 +76,13 @@ class Sst2Reader:
 
     def _sources(self, root: Path | None) -> dict[str, _Source]:
         if root is not None and self.path is not None:
-            raise ConfigError(f"data set 'sst2': both --root and path={self.path} are given", "give one of them")
+            raise ConfigError(
+                f"data set 'sst2': --root and path={self.path} exclude each other", "leave one of them out"
+            )
         if root is None and self.path is None:
             raise DataError(
-                "data set 'sst2': no folder given",
-                "name the folder that holds SST-2 with --root, or take it from the hub: --option path=stanfordnlp/sst2",
+                "data set 'sst2' needs a folder",
+                "name the folder that holds SST-2 with --root, or read it from the hub: --option path=stanfordnlp/sst2",
             )
         source = str(root if root is not None else self.path)
         start = chosen_root(root, (), self.name) if root is not None else Path(source).expanduser().absolute()
@@ -110,7 +112,7 @@ class Sst2Reader:
             missing = {"sentence", "label"} - set(splits[split_name].columns if split_name in splits else ())
             if missing:
                 what = f"column {few(sorted(missing))}" if split_name in splits else "split"
-                raise DataError(f"data set {path} is no copy of SST-2: {split_name!r} has no {what}", _GET)
+                raise DataError(f"data set {path} is not a copy of SST-2: {split_name!r} has no {what}", _GET)
         return {
             name: _Source(
                 split.title,

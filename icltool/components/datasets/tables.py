@@ -1,4 +1,4 @@
-"""Tables in text files: CSV of any usual delimiter, TSV and JSON lines, with the line that each row begins in."""
+"""Tables in text files: CSV with any common delimiter, TSV and JSON Lines, with the line on which each row begins."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BOMS = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table's columns, and its rows: (line that the row begins in, value by column). CSV's values are texts."""
+    """A table's columns, and its rows: (line on which the row begins, values by column). Values from CSV are strings."""
 
     path: Path
     columns: tuple[str, ...]
@@ -40,15 +40,15 @@ class Table:
 def find_table(root: Path, file: str | None) -> Path:
     """The table `file` (relative to `root`, or absolute), or the only table in `root`.
 
-    Raises DataError when there is none, or a choice.
+    Raises DataError if there is none, or if `root` holds several.
     """
     endings = ", ".join(SUFFIXES)
     if file is not None:
         path = root / Path(file).expanduser()
         if not path.is_file():
-            raise DataError(f"there is no table {path}", "option table= is relative to the folder given by --root")
+            raise DataError(f"there is no table {path}", "option table= is relative to --root")
         if path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path} is no table that is read here", f"give one of {endings}")
+            raise DataError(f"unsupported table format: {path}", f"convert it to one of {endings}")
         return path
     tables = sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and p.name[0] != ".")
     if not tables:
@@ -62,14 +62,14 @@ def find_table(root: Path, file: str | None) -> Path:
 
 
 def read_table(path: Path) -> Table:
-    """Reads a table. DataError that names file and line when it is malformed, and when it has no rows.
+    """Reads a table. Raises DataError, which names file and line, if it is malformed, and if it has no rows.
 
-    Text is UTF-8, or what its byte order mark says (UTF-16, UTF-32). CSV may have quoted fields with line breaks.
+    Text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Quoted fields of CSV may have line breaks.
     """
     text = _decoded(path)
     table = _json_lines(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _delimited(path, text)
     if not table.rows:
-        raise DataError(f"{path} has no rows", "the first line names the columns; rows follow")
+        raise DataError(f"{path} has no rows", "the first line must name the columns; rows follow")
     return table
 
 
@@ -89,7 +89,7 @@ def _decoded(path: Path) -> str:
 
 
 def _encoding(content: bytes) -> str:
-    """By the byte order mark; without one, a zero byte beside the first character tells UTF-16."""
+    """The encoding by the byte order mark; without one, a zero byte beside the first character means UTF-16."""
     marked = next((name for mark, name in _BOMS if content.startswith(mark)), None)
     if marked is not None:
         return marked
@@ -105,7 +105,7 @@ def _delimited(path: Path, text: str) -> Table:
     columns = [name.strip() for name in header]
     repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
-        raise DataError(f"{path} line 1: column {repeated[0]!r} is there twice", "give each column a name of its own")
+        raise DataError(f"{path} line 1: column {repeated[0]!r} occurs twice", "give each column its own name")
     rows = []
     for line, fields in records:
         if len(fields) != len(columns):
@@ -118,7 +118,7 @@ def _delimited(path: Path, text: str) -> Table:
 
 
 def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(first line, fields) of each record that is not blank."""
+    """(first line, fields) of each record; blank records are skipped."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     while True:
@@ -133,12 +133,12 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
         line = reader.line_num + 1
 
 
-#: Characters of the header that csv.Sniffer is given: on a long line its patterns take for ever.
+#: Characters of the header passed to csv.Sniffer, whose patterns are very slow on long lines.
 _SNIFFED = 500
 
 
 def _delimiter(text: str) -> str:
-    """The delimiter under which the first rows have equally many fields, and more than one; else csv.Sniffer's guess."""
+    """The delimiter that gives the first rows the same number of fields, at least two; else csv.Sniffer's guess."""
     for delimiter in _DELIMITERS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         try:
@@ -166,7 +166,7 @@ def _json_lines(path: Path, text: str) -> Table:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise DataError(f"{path} line {line}{column}: {reason}", "each line must hold one JSON object") from error
         if not isinstance(row, dict):
-            raise DataError(f"{path} line {line} holds no JSON object", 'each line must read {"image": ..., ...}')
+            raise DataError(f"{path} line {line} is not a JSON object", 'each line must read {"image": ..., ...}')
         columns |= dict.fromkeys(row)
         rows.append((line, row))
     return Table(path, tuple(columns), rows)

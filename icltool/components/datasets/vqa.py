@@ -40,7 +40,7 @@ _TEN = 10
 
 @dataclass(frozen=True)
 class Places:
-    """Where question and annotation files are, by part ("train", "val"), and the images."""
+    """Question and annotation files by part ("train", "val"), and the images."""
 
     questions: Mapping[str, Path]
     answers: Mapping[str, Path]
@@ -49,7 +49,7 @@ class Places:
 
 @dataclass(frozen=True)
 class AnsweredSplit:
-    """One split: answered questions in order, their answers by question id, and what was left out."""
+    """One split: answered questions in order, their answers by question id, and remarks on what was left out."""
 
     questions: list[Question]
     answers: dict[int, Answers]
@@ -59,15 +59,15 @@ class AnsweredSplit:
 class VqaReader(FileReader):
     """Reads question and annotation files, and the images of COCO 2014.
 
-    A data set says what its files are called: `folder` is the one that holds them, `questions` and `answers` are patterns of
-    their names and `archives` of zip archives that hold them, where {part} stands for train and val, {Part} for Train and Val.
-    `title` is its name in messages, `site` where the files come from, `official` the number of questions by our split name.
+    A subclass defines its file names: `folder` holds them; `questions` and `answers` are patterns of their names, `archives`
+    of the names of their zip archives, with {part} for train and val and {Part} for Train and Val. `title` is the data
+    set's name in messages, `site` the source of the files, `official` the number of questions by our split name.
 
     `root` may be the folder that holds the data set's folder, or that folder itself; without it, one of the environment
-    `variables`. Images are looked for in `mscoco/mscoco2014` and `mscoco2014` below `root` and beside it, then below
-    COCO_PATH. In place of what is not unpacked, the official zip archives are read, in those folders or directly below
-    them. The label is the most frequent answer (see `most_frequent`), all answers are the references, the question is
-    the retrieval text. An image's group comes from the optional file `near_duplicates.json` beside the question files.
+    `variables`. Images are searched for in `mscoco/mscoco2014`, `mscoco2014`, `images` and the like below `root` and
+    beside it, then below COCO_PATH. If files are not unpacked, the official zip archives are read, in those folders or
+    directly below them. The label is the most frequent answer (see `most_frequent`), all answers are the references, the
+    question is the example's text. An image's group comes from `near_duplicates.json` beside the question files.
     """
 
     name: str
@@ -82,7 +82,7 @@ class VqaReader(FileReader):
     official: ClassVar[Mapping[str, int]]
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
-        """See DatasetReader. Each split is parsed when it is its turn."""
+        """See DatasetReader. Splits are parsed one after another."""
         places = self.find(root)
         for name, part in PARTS.items():
             with progress.task(f"reading questions and answers of {part}2014", 1, "splits") as ticker:
@@ -93,15 +93,15 @@ class VqaReader(FileReader):
             yield PreparedSplit(name, len(split.questions), _examples(split, folder, part, groups))
 
     def split(self, places: Places, name: str) -> AnsweredSplit:
-        """The questions and answers of "train" or "validation". DataError that names the file at fault."""
+        """The questions and answers of "train" or "validation". Raises DataError, which names the faulty file."""
         return read_answered(places, PARTS[name], self.site)
 
     def find(self, root: Path | None) -> Places:
-        """Where questions and images are. DataError when something is missing."""
+        """The paths of questions and images. Raises DataError if one is missing."""
         start = chosen_root(root, (*self.variables, "COCO_PATH"), self.name)
         names = [p.format(part=part) for part in PARTS.values() for p in (self.questions, self.answers)]
         archives = self._archives(*PARTS.values())
-        hint = f"get {', '.join(archives)} from {self.site} and put them there; they need not be unpacked"
+        hint = f"get {', '.join(archives)} from {self.site} and put them there; there is no need to unpack them"
         base = first_holding([start / self.folder, start], names, archives)
         if base is None:
             raise DataError(
@@ -122,7 +122,7 @@ class VqaReader(FileReader):
         return [pattern.format(part=part, Part=part.title()) for pattern in self.archives for part in parts]
 
     def inputs(self) -> tuple[Path, ...]:
-        """Further files that decide the content."""
+        """Further files that determine the content."""
         return ()
 
     def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
@@ -143,12 +143,12 @@ class VqaReader(FileReader):
         return ReadReport((*files, *self.inputs(), *places.images.files), tuple(remarks))
 
     def counts(self, name: str, path: Path, count: int) -> list[str]:
-        """A remark when a split has not the official number of questions."""
+        """A remark if a split does not have the official number of questions."""
         return unofficial(path.name, count, "answered question", self.official[name])
 
 
 def most_frequent(answers: Sequence[str], multiple_choice_answer: str) -> str:
-    """The label: the most frequent answer; of several, `multiple_choice_answer` if among them, else the first given.
+    """The label: the most frequent answer; in a tie `multiple_choice_answer` if it is among them, else the first.
 
     Blank answers do not count; "" when all are blank.
     """
@@ -161,7 +161,7 @@ def most_frequent(answers: Sequence[str], multiple_choice_answer: str) -> str:
 
 
 def read_answered(places: Places, part: str, site: str) -> AnsweredSplit:
-    """Reads and pairs the questions and annotations of "train" or "val". DataError that names the file at fault."""
+    """Reads and pairs the questions and annotations of "train" or "val". Raises DataError, which names the faulty file."""
     path, answers_path = places.questions[part], places.answers[part]
     again = f"get the file again from {site}"
     questions = _read(path, "questions", "questions", Question, part, site)
@@ -191,7 +191,7 @@ def _read(path: Path, key: str, kind: str, entry: type[Entry], part: str, site: 
     expect_kind(path, content, kind, hint)
     subtype = content.get("data_subtype")
     if isinstance(subtype, str) and subtype != f"{part}2014":
-        raise DataError(f"{path} is of the wrong split: it says {subtype}, not {part}2014", hint)
+        raise DataError(f"{path} belongs to the wrong split: {subtype}, not {part}2014", hint)
     return entries(path, content, key, entry)
 
 

@@ -1,4 +1,4 @@
-"""VQAv2 with fewer validation questions: those of a file, or a draw that is always the same."""
+"""VQAv2 with fewer validation questions: those in a file, or a reproducible draw."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icltool.components.datasets.vqav2 import VQAv2Reader
 from icltool.contracts import Options, keyed_generator, read_whole
 from icltool.errors import ConfigError, DataError
 
-#: Validation questions where neither `size` nor `ids` is given.
+#: Validation questions without `size` and `ids`.
 SIZE = 10_000
 
 
@@ -28,7 +28,7 @@ class VQAv2SubOptions(Options):
     @model_validator(mode="after")
     def _check_choice(self) -> VQAv2SubOptions:
         if self.size is not None and self.ids:
-            raise ConfigError("size or ids is taken, not both", "the file of ids says how many questions there are")
+            raise ConfigError("size and ids exclude each other", "the file of ids says how many questions there are")
         return self
 
 
@@ -70,7 +70,7 @@ class VQAv2SubReader(VQAv2Reader):
         if self._ids is not None:
             return [f"validation: the {counted(count, 'question')} of {self._ids.name}"]
         short = (
-            f", all there are; {self._size:,} were wanted" if count < self._size else f", drawn by seed {self._seed}"
+            f", all of them; {self._size:,} were requested" if count < self._size else f", drawn by seed {self._seed}"
         )
         return [f"validation: {counted(count, 'question')} of {path.name}{short}"]
 
@@ -98,13 +98,13 @@ def _listed(path: Path, questions: list[Question], source: Path) -> set[int]:
 def read_ids(path: Path) -> list[int]:
     """Question ids from a file: a JSON list, or one a line (blank lines do not count).
 
-    Raises DataError that names file and line when something is no id, an id comes twice, or there are none.
+    Raises DataError that names file and line for an entry that is not an id, a repeated id, or a file without ids.
     """
-    form = "it must hold question ids: a JSON list of whole numbers, or one number a line"
+    form = "it must hold question ids: a JSON list of integers, or one number a line"
     try:
         text = read_whole(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = "it is no text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        reason = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise DataError(f"cannot read {path}: {reason}", form) from error
     ids = _of_list(path, text, form) if text.lstrip().startswith("[") else _of_lines(path, text, form)
     if not ids:
@@ -122,7 +122,7 @@ def _of_list(path: Path, text: str, form: str) -> list[int]:
         raise DataError(f"{path} is not well-formed JSON: {error}", form) from error
     for position, value in enumerate(values):
         if type(value) is not int or value < 0:
-            raise DataError(f"{path}: entry {position} is no id: {str(value)[:40]!r}", form)
+            raise DataError(f"{path}: entry {position} is not an id: {str(value)[:40]!r}", form)
     return list(values)
 
 
@@ -131,6 +131,6 @@ def _of_lines(path: Path, text: str, form: str) -> list[int]:
     for number, line in enumerate(text.splitlines(), start=1):
         word = line.strip()
         if word and not (word.isascii() and word.isdigit() and len(word) < 20):
-            raise DataError(f"{path}: line {number} is no id: {word[:40]!r}", form)
+            raise DataError(f"{path}: line {number} is not an id: {word[:40]!r}", form)
         ids += [int(word)] if word else []
     return ids

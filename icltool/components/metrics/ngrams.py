@@ -1,6 +1,6 @@
 """Exact ids for the n-grams of many sentences at once.
 
-An n-gram's id is found from the id of its first n-1 words and its last word, level by level, so that ids are exact
+An n-gram's id is derived from the id of its first n-1 words and its last word, level by level, so that ids are exact
 (nothing is hashed) and all work is done on whole arrays.
 """
 
@@ -61,7 +61,7 @@ class Level:
 
 def levels(sentences: Sentences, vocabulary_size: int) -> list[Level]:
     """The n-grams of orders 1 to ORDERS."""
-    found = []
+    result = []
     positions = np.arange(len(sentences.words))
     prefix_at = np.zeros(len(sentences.words), np.int64)
     for order in range(1, ORDERS + 1):
@@ -70,10 +70,10 @@ def levels(sentences: Sentences, vocabulary_size: int) -> list[Level]:
         keys, ids = np.unique(prefixes * vocabulary_size + last, return_inverse=True)
         ids = ids.reshape(-1).astype(np.int64)
         prefix, word = np.divmod(keys, max(vocabulary_size, 1))
-        found.append(Level(keys, ids, sentences.sentence[starts], prefix, word))
+        result.append(Level(keys, ids, sentences.sentence[starts], prefix, word))
         prefix_at = np.zeros_like(prefix_at)
         prefix_at[starts] = ids
-    return found
+    return result
 
 
 def document_frequencies(level: Level, document: IntArray, times: IntArray | None = None) -> IntArray:
@@ -99,16 +99,16 @@ class ReferenceStatistics:
     def count(
         cls, sentences: Sentences, document: IntArray, documents: int, vocabulary: dict[str, int]
     ) -> ReferenceStatistics:
-        found = levels(sentences, len(vocabulary))
-        frequencies = tuple(document_frequencies(level, document) for level in found)
-        return cls(documents, vocabulary, tuple(level.keys for level in found), frequencies)
+        sentence_levels = levels(sentences, len(vocabulary))
+        frequencies = tuple(document_frequencies(level, document) for level in sentence_levels)
+        return cls(documents, vocabulary, tuple(level.keys for level in sentence_levels), frequencies)
 
-    def of(self, found: list[Level], vocabulary: dict[str, int]) -> list[IntArray]:
+    def of(self, sentence_levels: list[Level], vocabulary: dict[str, int]) -> list[IntArray]:
         """The frequencies of another text's n-grams, int64 [G] per level; 0 where the corpus has none."""
         words = np.fromiter((self.vocabulary.get(word, -1) for word in vocabulary), np.int64, len(vocabulary))
         known = np.zeros(1, np.int64)  # the id here of the prefix there; the empty prefix is 0
         answer = []
-        for level, keys, frequencies in zip(found, self.keys, self.frequencies, strict=True):
+        for level, keys, frequencies in zip(sentence_levels, self.keys, self.frequencies, strict=True):
             prefix, last = known[level.prefix], words[level.last]
             known = np.where((prefix < 0) | (last < 0), -1, _find(keys, prefix * len(self.vocabulary) + last))
             padded = np.append(frequencies, 0)
@@ -116,12 +116,12 @@ class ReferenceStatistics:
         return answer
 
 
-def _find(keys: IntArray, wanted: IntArray) -> IntArray:
+def _find(keys: IntArray, values: IntArray) -> IntArray:
     """The position of each wanted value in ascending `keys`, -1 where it is not there."""
     if not len(keys):
-        return np.full(len(wanted), -1, np.int64)
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, place, -1).astype(np.int64)
+        return np.full(len(values), -1, np.int64)
+    place = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
+    return np.where(keys[place] == values, place, -1).astype(np.int64)
 
 
 class Weighted(NamedTuple):

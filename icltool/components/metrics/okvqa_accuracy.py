@@ -12,13 +12,13 @@ from icltool.contracts.arrays import Float64Array
 class OKVQAAccuracy:
     """VQA accuracy of the stemmed answer against the stemmed answers of the annotators: the usual figure on OK-VQA.
 
-    Only the answer is stemmed here: the references are taken as they are, as `okvqa` reads them. Needs the packages of
+    Only the answer is stemmed here: the references are used as `okvqa` reads them. Needs the packages of
     the extra `okvqa` and NLTK's data.
     """
 
     name = "okvqa-accuracy"
     scale = 100.0
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this metric is meant for; on others a remark says so.
     tasks = ("vqa",)
     #: See Metric.
     instead = "vqa-accuracy-raw"

@@ -51,7 +51,7 @@ class PTBTokenizer:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process is given: a tokenizer that starts a Java process of its own when it is needed."""
+        """Pickles as a tokenizer that starts a Java process of its own when needed."""
         return {"cache_size": self._cache_size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ class _TokenizerProcess(JavaProcess):
                 pass
             answers = [self.line() for _ in range(2 * len(texts))][::2]
             if self.line() != closing:
-                raise ProcessEndedError("its answer has another number of lines than it was asked")
+                raise ProcessEndedError("its output does not have one line per input line")
         return answers
 
 

@@ -24,7 +24,7 @@ class RougeL:
     options_model = Options
     name = "rouge-l"
     scale = 100.0
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this metric is meant for; on others a remark says so.
     tasks = caption_tasks()
 
     def __init__(self, tokenizer: PTBTokenizer | None = None) -> None:

@@ -52,7 +52,7 @@ class Spice:
     options_model = SpiceOptions
     name = "spice"
     scale = 100.0
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this metric is meant for; on others a remark says so.
     tasks = caption_tasks()
 
     def __init__(self, options: SpiceOptions, tokenizer: PTBTokenizer | None = None) -> None:
@@ -108,9 +108,9 @@ class Spice:
             self._folder = tempfile.TemporaryDirectory(prefix="icltool-spice-")
         folder = Path(self._folder.name)
         (folder / "cache").mkdir(exist_ok=True)
-        asked, answered = folder / "captions.json", folder / "scores.json"
-        asked.write_text(json.dumps(entries), encoding="utf-8")
-        answered.unlink(missing_ok=True)
+        input_file, output_file = folder / "captions.json", folder / "scores.json"
+        input_file.write_text(json.dumps(entries), encoding="utf-8")
+        output_file.unlink(missing_ok=True)
         libraries = str(jars[0].parent / "lib" / "*")
         # The program's cache reaches into java.lang, which Java 17 and later forbid; Java 8 knows no such option.
         command = [
@@ -119,13 +119,22 @@ class Spice:
             "--add-opens=java.base/java.lang=ALL-UNNAMED",
         ]
         command += [f"-Xmx{_MEMORY}", "-Dfile.encoding=UTF-8", "-cp", os.pathsep.join([*map(str, jars), libraries])]
-        command += [_PROGRAM, str(asked), "-cache", str(folder / "cache"), "-out", str(answered), "-subset", "-silent"]
+        command += [
+            _PROGRAM,
+            str(input_file),
+            "-cache",
+            str(folder / "cache"),
+            "-out",
+            str(output_file),
+            "-subset",
+            "-silent",
+        ]
         with tempfile.TemporaryFile() as errors:
             code = subprocess.call(command, stdout=errors, stderr=errors, stdin=subprocess.DEVNULL, cwd=folder)
-            if code or not answered.is_file():
+            if code or not output_file.is_file():
                 errors.seek(0)
                 raise ConfigError(
                     f"SPICE stopped: {last_words(errors, code)}", "see what `icltool doctor` says about Java and memory"
                 )
-        found: list[dict[str, Any]] = json.loads(answered.read_text(encoding="utf-8"))
-        return found
+        results: list[dict[str, Any]] = json.loads(output_file.read_text(encoding="utf-8"))
+        return results

@@ -27,7 +27,7 @@ class VQAAccuracy:
 
     name = "vqa-accuracy"
     scale = 100.0
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this metric is meant for; on others a remark says so.
     tasks = ("vqa",)
     #: See Metric: of those that agree with an answer one is left out, so three annotators can never make it 1.
     least_references = 4
@@ -49,13 +49,13 @@ def accuracy(answer: str, annotators: Sequence[str]) -> float:
     """The accuracy of one answer, in [0, 1]."""
     if not annotators:
         return 0.0
-    answer, given = _plain(answer), [_plain(a) for a in annotators]
-    if len(set(given)) > 1:
-        answer, given = normalise(answer), [normalise(a) for a in given]
-    same = given.count(answer)
+    answer, annotated = _plain(answer), [_plain(a) for a in annotators]
+    if len(set(annotated)) > 1:
+        answer, annotated = normalise(answer), [normalise(a) for a in annotated]
+    same = annotated.count(answer)
     # Leaving out one who agrees leaves same - 1 who do, leaving out another leaves same.
     agreeing, others = min(1.0, (same - 1) / 3), min(1.0, same / 3)
-    return (same * agreeing + (len(given) - same) * others) / len(given) if same else 0.0
+    return (same * agreeing + (len(annotated) - same) * others) / len(annotated) if same else 0.0
 
 
 @functools.lru_cache(maxsize=100_000)

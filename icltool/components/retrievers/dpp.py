@@ -44,22 +44,22 @@ class DPPRetriever(PoolRetriever):
 
         The factors exp(r / 2t) only add r / t to the logarithm of a row's gain, so the Cholesky rows are those of S.
         """
-        taken: list[int] = []
+        chosen: list[int] = []
         factor = np.zeros((shots, len(pool)))  # the rows of the Cholesky factor, one per chosen vector
         left = np.ones(len(pool))  # squared distances from the span of the chosen vectors
         free = np.ones(len(pool), dtype=bool)
         for step in range(shots):
             useful = free & (left > _NOTHING)
             if not useful.any():
-                taken += np.flatnonzero(free)[: shots - step].tolist()
+                chosen += np.flatnonzero(free)[: shots - step].tolist()
                 break
             gains = np.full(len(pool), -np.inf)
             gains[useful] = pool.relevance[useful] / self.options.trade_off + np.log(left[useful])
             best = pool.best(gains)
-            taken.append(best)
+            chosen.append(best)
             free[best] = False
             similarity = (1.0 + pool.similarities(best)) / 2.0
             known = (factor[:step] * factor[:step, best, None]).sum(axis=0)
             factor[step] = (similarity - known) / np.sqrt(left[best])
             left = left - factor[step] ** 2
-        return taken
+        return chosen

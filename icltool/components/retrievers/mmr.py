@@ -36,14 +36,14 @@ class MMRRetriever(PoolRetriever):
 
     def choose(self, pool: Pool, shots: int, query_id: int, seed: int) -> list[int]:
         """Positions in the pool, in the order of choice. Nothing is drawn."""
-        taken: list[int] = []
+        chosen: list[int] = []
         trade_off = self.options.trade_off
         closest = np.full(len(pool), -np.inf)
         for _ in range(shots):
             scores = trade_off * pool.relevance
-            if taken:
-                closest = np.maximum(closest, pool.similarities(taken[-1]))
+            if chosen:
+                closest = np.maximum(closest, pool.similarities(chosen[-1]))
                 scores = scores - (1 - trade_off) * closest
-            scores[taken] = -np.inf
-            taken.append(pool.best(scores))
-        return taken
+            scores[chosen] = -np.inf
+            chosen.append(pool.best(scores))
+        return chosen

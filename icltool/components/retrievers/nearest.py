@@ -25,7 +25,7 @@ from icltool.components.retrievers.lists import rounding_error
 from icltool.contracts import Float64Array, FloatArray, IntArray
 from icltool.errors import DataError
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 #: Neighbours fetched beyond the ones that are needed, so that few searches must be repeated.
 MARGIN = 16
@@ -348,7 +348,7 @@ def _rounded_up(number: int) -> int:
     return -(-number // step) * step
 
 
-def _in_threads(work: Callable[[int], Found], starts: Sequence[int], threads: int) -> Iterator[Found]:
+def _in_threads(work: Callable[[int], Result], starts: Sequence[int], threads: int) -> Iterator[Result]:
     """`work` of each of `starts`, in order, on as many threads as faiss would use; each searches on its own.
 
     One search on several threads waits for the slowest of them many times, and burns the time: on a machine that has

@@ -1,4 +1,4 @@
-"""Candidates that look like the anchor."""
+"""Candidates whose image is similar to the anchor's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candidates of three kinds: alike in image, alike in text, and random ones."""
+"""Candidates of three kinds: similar by image, similar by text, and random."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class MixOptions(IndexOptions):
     @model_validator(mode="after")
     def _check_sum(self) -> MixOptions:
         if not math.isclose(sum(self.shares.values()), 1.0, abs_tol=1e-6):
-            given = ", ".join(f"{name}={share:g}" for name, share in self.shares.items())
-            raise ConfigError(f"the shares {given} do not add up to 1", "give all three")
+            shares_text = ", ".join(f"{name}={share:g}" for name, share in self.shares.items())
+            raise ConfigError(f"the shares {shares_text} do not add up to 1", "set all three: random, text and image")
         return self
 
 
@@ -41,8 +41,8 @@ class MixSampler:
     similar first), then random ones that are not yet in it, in the order of their draws. So a duplicate is replaced by
     the next nearest or by another draw, and the pool is always full.
 
-    The numbers of a pool are rounded to the nearest, the largest remainders first (of equal ones: random, then text, then
-    image).
+    The numbers are rounded so that they add up to the pool's size, the largest remainders up; ties go to random, then text,
+    then image.
     """
 
     options_model = MixOptions
@@ -76,7 +76,7 @@ class MixSampler:
                 pool[by_image : by_image + by_text] = rows[~np.isin(rows, pool[:by_image])][:by_text]
         if drawn:
             for position, pool in enumerate(pools):
-                taken = np.union1d(leaking[position], pool[: by_image + by_text])
+                excluded = np.union1d(leaking[position], pool[: by_image + by_text])
                 generator = keyed_generator(seed, "sampler.mix", int(anchors.ids[position]))
-                pool[by_image + by_text :] = draw_rows(generator, len(index), taken, drawn)
+                pool[by_image + by_text :] = draw_rows(generator, len(index), excluded, drawn)
         return pools

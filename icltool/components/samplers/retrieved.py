@@ -1,4 +1,4 @@
-"""Candidates that a retrieval method would show."""
+"""Candidates that a retriever would choose."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class RetrievedOptions(Options):
 
 
 class RetrievedSampler:
-    """Any retrieval method as a sampler: a pool is what the method answers for as many demonstrations, in its order.
+    """Any retriever as a sampler: a pool is what the retriever chooses for as many demonstrations, in its order.
 
-    Raises ConfigError for an option of no method, and for a method that asks the model, reads examples or chooses jointly:
-    pools are drawn before there is a model, for some anchors at a time.
+    Raises ConfigError for an option that belongs to no retriever, and for a retriever that needs the model, reads examples or
+    chooses jointly: pools are drawn before the model is loaded, for some anchors at a time.
     """
 
     options_model = RetrievedOptions
@@ -40,8 +40,8 @@ class RetrievedSampler:
         for part in self._chain.parts:
             unmet = sorted(part.retriever.needs & {"model", "examples"})
             if unmet or is_joint(part.retriever):
-                told = f"needs {' and '.join(unmet)}" if unmet else "chooses for all queries together"
-                raise ConfigError(f"sampler 'retrieved': {part.name} {told}, which is for `icltool evaluate` alone")
+                reason = f"needs {' and '.join(unmet)}" if unmet else "chooses for all queries together"
+                raise ConfigError(f"sampler 'retrieved': {part.name} {reason}, which only `icltool evaluate` supports")
 
     def sample(self, index: IndexSet, anchors: QuerySet, size: int, seed: int) -> IntArray:
         """Rows of `index` int64 [A, size]; see `icltool.contracts.Sampler`. DataError when too few rows are left."""
@@ -52,6 +52,6 @@ def _refuse_foreign(names: tuple[str, ...], options: Mapping[str, object]) -> No
     for key in options:
         if key.partition(".")[0] not in names:
             raise ConfigError(
-                f"sampler 'retrieved': the option {key} is of none of {', '.join(names)}",
-                f"write the method's name before it: {names[-1]}.{key.rpartition('.')[2]}=…",
+                f"sampler 'retrieved': none of {', '.join(names)} has the option {key}",
+                f"put the method's name in front: {names[-1]}.{key.rpartition('.')[2]}=…",
             )

@@ -1,4 +1,4 @@
-"""Candidates whose text is like the anchor's."""
+"""Candidates whose text is similar to the anchor's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from icltool.contracts import IndexSet, IntArray, QuerySet
 
 
 class TextSimilaritySampler:
-    """The nearest rows by cosine of the retrieval text's embeddings (caption: the first caption; vqa: the question).
+    """The nearest rows by cosine of the text embeddings (caption: the first caption; vqa: the question).
 
     A pool is ordered from the most to the least similar.
     """

@@ -16,7 +16,7 @@ class CiderScorer:
     the query. Document frequencies come from the references of the whole index set, read once per session."""
 
     options_model = Options
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this scorer is meant for; on others a remark says so.
     tasks = caption_tasks()
     needs = frozenset({"model"})
     tie_tolerance = 0.0

@@ -1,4 +1,4 @@
-"""A baseline that needs no LVLM: demonstrations that look like the query."""
+"""A baseline that needs no LVLM: how similar the demonstrations' images are to the query's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from icltool.contracts import FloatArray, ScoringRequest, ScoringSession, Valuat
 
 
 class CosineScorer:
-    """f(S, x): mean cosine similarity between the query's image and the demonstrations' images; 0 for none."""
+    """f(S, x): mean cosine similarity between the query's image and the demonstrations' images; 0 without demonstrations."""
 
     needs = frozenset({"image"})
     tie_tolerance = 0.0

@@ -9,8 +9,8 @@ from icltool.contracts.scorer import ScoringRequest, ScoringSession, Valuation
 
 
 class ExactMatchScorer:
-    """The model answers the query after the demonstrations; the value is 1 where that answer equals one of the query's
-    references in the common form of the VQA evaluation, else 0."""
+    """The model answers the query after the demonstrations; the value is 1 if that answer equals one of the query's
+    references after the normalisation of the VQA evaluation, else 0."""
 
     needs = frozenset({"model"})
     tie_tolerance = 0.0

@@ -20,7 +20,7 @@ class InfoScoreOptions(Options):
 
 
 class InfoScore:
-    """f(S, x) = P(y | S, x); the search's differences of it are the InfoScore of the Lever-LM paper (section 3.2).
+    """f(S, x) = P(y | S, x); the beam search takes its differences, the InfoScore of the Lever-LM paper (section 3.2).
 
     `norm` "mean": P = exp(mean log-probability of the target's tokens), as the published code computes it; "sum": the
     probability of the whole sequence, as the paper's formula has it.

@@ -15,7 +15,7 @@ class VQAAccuracyScorer:
     of the query."""
 
     options_model = Options
-    #: What it is made for; on other tasks a remark says so.
+    #: The tasks that this scorer is meant for; on others a remark says so.
     tasks = ("vqa",)
     #: With fewer the accuracy cannot reach 1 (see the metric).
     least_references = VQAAccuracy.least_references

@@ -1,4 +1,4 @@
-"""The tasks that icltool brings along, one TOML file each."""
+"""The built-in tasks, one TOML file each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def task_named(name: str) -> Task:
 
 
 def caption_tasks() -> tuple[str, ...]:
-    """The names of those whose answers are sentences about an image, which the metrics of captions are made for."""
+    """The names of the tasks whose answers are sentences about an image, for which the caption metrics are meant."""
     tasks = map(task_named, BUILT_IN)
     return tuple(task.name for task in tasks if task.sentences and not task.ranked)
 
 
 def formats(*templates: str) -> dict[str, TaskFormat]:
-    """How each of them is asked by the first of these templates that it knows, by name; those that know none are left out."""
+    """Task name -> the first of these templates that the task defines; tasks that define none are left out."""
     tasks = map(task_named, BUILT_IN)
     return {task.name: task.prompt(templates) for task in tasks if set(templates) & set(task.prompts)}

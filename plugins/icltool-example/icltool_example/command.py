@@ -1,4 +1,4 @@
-"""A command: `icltool check-jsonl`. Its parameters are what Typer makes options of, its docstring is the help."""
+"""A command: `icltool check-jsonl`. Typer turns its parameters into options and its docstring into the help."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def check_jsonl(
     root: Annotated[Path, typer.Argument(help="folder with train.jsonl and validation.jsonl", show_default=False)],
     verify: Annotated[bool, typer.Option(help="open every image, not a sample")] = False,
 ) -> None:
-    """Check a folder that `icltool prepare jsonl` would read, and count its examples.
+    """Check a folder for `icltool prepare jsonl`, and count its examples.
 
-    What is wrong is one line with the file and the way out.
+    An error names the file and how to fix it.
 
         icltool check-jsonl my-images
     """

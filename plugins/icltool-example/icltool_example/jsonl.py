@@ -51,7 +51,7 @@ class JsonlReader:
 
 def _folder(root: Path | None) -> Path:
     if root is None:
-        raise DataError("the data set 'jsonl' must be told its folder", "icltool prepare jsonl --root FOLDER")
+        raise DataError("data set 'jsonl' needs a folder", "icltool prepare jsonl --root FOLDER")
     folder = root.expanduser().absolute()
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", "name the folder that holds train.jsonl and validation.jsonl")

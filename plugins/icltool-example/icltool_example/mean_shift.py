@@ -1,4 +1,4 @@
-"""A learner and its intervention: what demonstrations do to the states of an LVLM on average, added without them."""
+"""A learner and its intervention: the mean change that demonstrations cause in an LVLM's states, added in their place."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ METHOD = "mean-shift"
 
 
 class MeanShiftOptions(Options):
-    """How much is read, and how strong the shift is."""
+    """The number of prompts, and the strength of the shift."""
 
     shots: int = Field(4, ge=1, description="demonstrations in each prompt")
     examples: int = Field(32, ge=1, description="number of prompts to average over")
@@ -65,8 +65,8 @@ class MeanShift:
         states = []
         with progress.task(f"{METHOD}: reading prompts", 2 * len(positions), "prompts") as ticker:
             for prompts in (pool.prompts(positions, self.options.shots), pool.plain_prompts(positions)):
-                found = last_states(data, prompts, model.shifted_modules(), advance=ticker.advance)
-                states.append(torch.stack([of_layer.double().mean(0) for of_layer in found]))
+                states_by_layer = last_states(data, prompts, model.shifted_modules(), advance=ticker.advance)
+                states.append(torch.stack([of_layer.double().mean(0) for of_layer in states_by_layer]))
         shifts = (self.options.strength * (states[0] - states[1])).float()
         figures = {"examples": len(positions), "norm": float(shifts.norm(dim=1).mean())}
         about = about_intervention(data, self.options.shots, seed, self.identity(), figures)
@@ -88,16 +88,16 @@ class MeanShiftVectors:
         self.file, self.about, self.parameters = self._stored.path, self._stored.about, self._stored.numbers
 
     def identity(self) -> dict[str, Any]:
-        """A hash of the content, wherever the file lies."""
+        """A hash of the content, wherever the file is."""
         return {"intervention": METHOD, "content": self._stored.digest}
 
     def check(self, model: Model) -> None:
-        """ConfigError where the model is another one."""
+        """Raises ConfigError for another model."""
         check_base(self._stored, model)
 
     @contextmanager
     def applied(self, model: Model) -> Iterator[None]:
-        """Hooks that are taken off again, whatever was raised."""
+        """Adds hooks and always removes them, even after an error."""
         modules = check_base(self._stored, model).shifted_modules()
         with changed_outputs(modules, [_adding(shift) for shift in self._shifts]):
             yield

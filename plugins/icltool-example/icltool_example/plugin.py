@@ -1,4 +1,4 @@
-"""The hooks: which components there are. Nothing is imported here but icltool, so that listing them costs nothing."""
+"""The hooks, which register the components. Only icltool is imported here, so that listing components is fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def icltool_samplers() -> list[Registration]:
 
 @hookimpl
 def icltool_scorers() -> list[Registration]:
-    summary = "share of the label's words that the demonstrations show; needs no LVLM"
+    summary = "share of the label's words that occur in the demonstrations; needs no LVLM"
     return [Registration("word-overlap", "icltool_example.word_overlap:WordOverlapScorer", summary)]
 
 
@@ -35,7 +35,7 @@ def icltool_tasks() -> list[Registration]:
 
 @hookimpl
 def icltool_learners() -> list[Registration]:
-    summary = "the mean of what demonstrations do to the states of each layer"
+    summary = "the mean change that demonstrations cause in the states of each layer"
     return [Registration("mean-shift", "icltool_example.mean_shift:MeanShift", summary)]
 
 
@@ -47,4 +47,4 @@ def icltool_interventions() -> list[Registration]:
 @hookimpl
 def icltool_commands() -> list[Registration]:
     target = "icltool_example.command:check_jsonl"
-    return [Registration("check-jsonl", target, "Check a folder that `icltool prepare jsonl` would read.")]
+    return [Registration("check-jsonl", target, "Check a folder for `icltool prepare jsonl`.")]

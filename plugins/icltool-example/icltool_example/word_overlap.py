@@ -1,4 +1,4 @@
-"""A scorer that needs no model: demonstrations are worth what they show of the label's words."""
+"""A scorer that needs no model: the value of demonstrations is the share of the label's words in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class WordOverlapOptions(Options):
 
 
 class WordOverlapScorer:
-    """f(S, x): the share of distinct words of the query's label that some demonstration's label holds, from 0 to 1."""
+    """f(S, x): the share of distinct words of the query's label that occur in a demonstration's label, from 0 to 1."""
 
     options_model = WordOverlapOptions
     needs: frozenset[str] = frozenset()
@@ -31,9 +31,9 @@ class WordOverlapScorer:
         return Valuation(np.array([self._share(request) for request in requests], dtype=np.float64))
 
     def _share(self, request: ScoringRequest) -> float:
-        wanted = self._words(request.query.label)
-        shown = {word for example in request.demonstrations for word in self._words(example.label)}
-        return len(wanted & shown) / len(wanted) if wanted else 0.0
+        label_words = self._words(request.query.label)
+        demonstrated = {word for example in request.demonstrations for word in self._words(example.label)}
+        return len(label_words & demonstrated) / len(label_words) if label_words else 0.0
 
     def _words(self, text: str) -> set[str]:
         return set((text if self.options.case_sensitive else text.lower()).split())

@@ -65,5 +65,5 @@ def test_a_missing_file_or_folder_is_named(root: Path) -> None:
     (root / "validation.jsonl").unlink()
     with pytest.raises(DataError, match=r"validation\.jsonl does not exist"):
         JsonlReader().check(root, "caption", verify=False)
-    with pytest.raises(DataError, match="must be told its folder"):
+    with pytest.raises(DataError, match="needs a folder"):
         JsonlReader().check(None, "caption", verify=False)

@@ -13,7 +13,7 @@ from icltool.contracts import ChoosingSession, IndexSet, IntArray, QuerySet, Ret
 from icltool.errors import ConfigError
 from icltool.plugin.manager import load_registry
 from icltool.plugin.registration import Registration
-from icltool.plugin.registry import Found
+from icltool.plugin.registry import RegisteredComponent
 
 
 class Surest:
@@ -66,6 +66,6 @@ def registered() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, cls in (("surest", "Surest"), ("odd-ones", "OddOnes")):
             registration = Registration(name, f"tests.commands.evaluate.asking:{cls}", "from a test")
-            found = [Found("retrievers", registration, "tests", "1.0")]
+            found = [RegisteredComponent("retrievers", registration, "tests", "1.0")]
             patch.setitem(load_registry()._by_name, ("retrievers", name), found)
         yield

@@ -17,7 +17,7 @@ from icltool.commands.evaluate.settings import Settings
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.plugin import Registration
-from icltool.plugin.registry import Found, Registry
+from icltool.plugin.registry import RegisteredComponent, Registry
 from tests.commands.evaluate.vectors import ABOUT, vectors
 
 
@@ -44,7 +44,7 @@ def test_a_name_is_looked_for_among_both_kinds() -> None:
 
 def test_a_name_of_both_kinds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [
-        Found(kind, Registration("x", "a:B", ""), owner, "1")
+        RegisteredComponent(kind, Registration("x", "a:B", ""), owner, "1")
         for kind, owner in (("retrievers", "one"), ("interventions", "two"))
     ]
     monkeypatch.setattr(interventions, "load_registry", lambda: Registry(both, []))

@@ -139,7 +139,7 @@ def test_a_long_name_and_a_long_word_stay_whole(
 
 
 def test_no_documentation_on_the_screen_points_to_a_class() -> None:
-    for item in load_registry().found:
+    for item in load_registry().components:
         documentation = describe(item.kind, item.name).documentation
         assert not re.search(r"\b[Ss]ee `?[A-Z]\w+", documentation), f"{item.kind} {item.name}: {documentation}"
 

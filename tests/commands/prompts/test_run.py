@@ -20,7 +20,7 @@ from icltool.errors import ConfigError
 from icltool.execution.progress import for_terminal
 from icltool.plugin.manager import load_registry
 from icltool.plugin.registration import Registration
-from icltool.plugin.registry import Found
+from icltool.plugin.registry import RegisteredComponent
 from icltool.store.evaluations import read_predictions
 from tests.commands.evaluate.asking import registered
 from tests.commands.evaluate.test_ranked import workspace as text_workspace
@@ -152,7 +152,9 @@ def test_methods_that_ask_the_model_are_refused(workspace: Path) -> None:
 
 def test_a_model_that_needs_its_weights_is_refused(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registration = Registration("sealed", f"{__name__}:Sealed", "from a test")
-    monkeypatch.setitem(load_registry()._by_name, ("models", "sealed"), [Found("models", registration, "tests", "1.0")])
+    monkeypatch.setitem(
+        load_registry()._by_name, ("models", "sealed"), [RegisteredComponent("models", registration, "tests", "1.0")]
+    )
     with pytest.raises(ConfigError, match="model sealed cannot write its prompts without its weights") as error:
         prompts.run(PromptsConfig(workspace=workspace, task="vqa", model="sealed"), QUIET)
     assert "predictions" in str(error.value.hint)

@@ -57,7 +57,7 @@ def test_the_two_releases_are_told_apart(base: Path, tmp_path: Path) -> None:
 def test_validation_file_under_the_name_of_train(base: Path) -> None:
     captions = base / "annotations"
     shutil.copy(captions / "captions_val2014.json", captions / "captions_train2014.json")
-    with pytest.raises(DataError, match="its images are in val2014, none is in train2014"):
+    with pytest.raises(DataError, match="its images are in val2014, not in train2014"):
         Coco2014Reader().check(base, "caption", False)
 
 

@@ -76,7 +76,7 @@ def test_root_from_environment(base: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(read(None)["train"]) == 3
     monkeypatch.delenv("COCO_PATH")
     error = refused(None)
-    assert error.message == "data set 'coco2017': no folder given"
+    assert error.message == "data set 'coco2017' needs a folder"
     assert "COCO_PATH" in str(error.hint)
 
 
@@ -161,7 +161,7 @@ def test_empty_file(base: Path, content: bytes) -> None:
 
 def test_binary_in_place_of_json(base: Path) -> None:
     captions(base).write_bytes(b"PK\x03\x04\xff\xfe")
-    assert refused(base).message == f"{captions(base)} is no JSON text: byte 4 is not UTF-8"
+    assert refused(base).message == f"{captions(base)} is not JSON: byte 4 is not UTF-8"
 
 
 def test_deeply_nested_json(base: Path) -> None:
@@ -197,13 +197,15 @@ def test_file_of_no_kind(base: Path, content: object) -> None:
 
 def test_list_in_place_of_an_object(base: Path) -> None:
     write_json(captions(base), [{"caption": "x", "image_id": 1, "id": 2}])
-    assert "holds no annotations: an object" in refused(base).message
+    assert "holds no annotations: expected an object" in refused(base).message
 
 
 def test_validation_file_under_the_name_of_train(base: Path) -> None:
     shutil.copy(captions(base, "val"), captions(base))
     error = refused(base)
-    assert error.message == (f"{captions(base)} is of the wrong split: its images are in val2017, none is in train2017")
+    assert error.message == (
+        f"{captions(base)} belongs to the wrong split: its images are in val2017, not in train2017"
+    )
 
 
 def test_missing_images_are_counted_and_the_first_named(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_file_of_another_kind(tmp_path: Path) -> None:
     write_json(path, captions_content({9: ["a cat"]}))
     assert refused(tmp_path).message == f"{path} holds captions, not captions in Karpathy's format"
     write_json(path, {**karpathy_content(), "dataset": "flickr30k"})
-    assert refused(tmp_path).message == f"{path} is of another data set: it says 'flickr30k', not 'coco'"
+    assert refused(tmp_path).message == f"{path} belongs to another data set: 'flickr30k', not 'coco'"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_queries_of_lavis_among_the_training_images(tmp_path: Path) -> None:
 def test_an_image_elsewhere(tmp_path: Path) -> None:
     path = whole_file(tmp_path)
     edit(path, lambda content: content["images"][0].update(filepath="../train2014", split="train"))
-    assert "places image ../train2014/" in refused(tmp_path).message
+    assert "puts image ../train2014/" in refused(tmp_path).message
 
 
 def test_a_split_without_captions(tmp_path: Path) -> None:
@@ -307,5 +307,5 @@ def test_lavis_own_folders_are_read(tmp_path: Path) -> None:
             laid / "annotations" / f"coco_karpathy_{name}_gt.json"
         )
     error = refused(laid.parent)
-    assert "coco_karpathy_test_gt.json is what LAVIS compares answers with, and names no images" in error.message
+    assert "coco_karpathy_test_gt.json holds only the references of LAVIS' evaluation, without images" in error.message
     assert "coco_karpathy_train.json" in (error.hint or "")

@@ -133,7 +133,7 @@ def test_a_split_column(root: Path) -> None:
     (remark,) = FolderReader(FolderOptions()).check(root, "caption", True).remarks
     assert "1 row of split 'test' left out" in remark
     assert refused(root, validation="val2").message.endswith(
-        "has no rows of split 'val2'; column 'split' says test, train, validation"
+        "has no rows of split 'val2'; column 'split' holds test, train, validation"
     )
     table(root, "image,caption,split\na.png,a cat,train\nbb.png,b,train\n")
     assert len(read(root)["validation"]) == 1
@@ -149,8 +149,8 @@ def test_columns_by_option_and_by_usual_names(root: Path) -> None:
     assert [e.label for e in both(root, caption="what")] == ["x", "y"]
     remarks = FolderReader(FolderOptions()).check(root, "caption", False).remarks
     assert [r.partition(": ")[2] for r in remarks[:2]] == [
-        "column Filename is taken for image",
-        "column text is taken for caption",
+        "column Filename is read as image",
+        "column text is read as caption",
     ]
     error = refused(root, caption="colour")
     assert error.message.endswith("has no column 'colour' (option caption=)")
@@ -192,7 +192,7 @@ def test_classification_with_and_without_images(root: Path) -> None:
     assert by_id[0].group == by_id[2].group != by_id[1].group == ""
     assert by_id[0].image_id == by_id[2].image_id != by_id[1].image_id
     assert both(root, "classification")[0].choices == ("-1", "0", "1")
-    assert "label '1' is none of the choices (a)" in refused(root, "classification", choices="a").message
+    assert "label '1' is not among the choices (a)" in refused(root, "classification", choices="a").message
     table(root, "text,label,image\nx,hateful,a.png\ny,fine,bb.png\n")
     assert [(Path(e.image).name, e.label, e.choices) for e in both(root, "classification")] == [
         ("a.png", "hateful", ("fine", "hateful")),
@@ -233,11 +233,11 @@ def test_choices_by_column_by_list_or_without(root: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
-        ("when?,sideways,up|down,val", "label 'sideways' is none of the choices"),
-        ("when?,2,up|down,val", "label '2' is none of the choices"),
-        ("when?,up,up,val", "two different texts"),
-        ("when?,up,up|up,val", "two different texts"),
-        ("when?,up,,val", "two different texts"),
+        ("when?,sideways,up|down,val", "label 'sideways' is not among the choices"),
+        ("when?,2,up|down,val", "label '2' is not among the choices"),
+        ("when?,up,up,val", "two or more different choices"),
+        ("when?,up,up|up,val", "two or more different choices"),
+        ("when?,up,,val", "two or more different choices"),
     ],
 )
 def test_choices_that_hold_no_choice(root: Path, row: str, fault: str) -> None:
@@ -259,14 +259,14 @@ def test_what_is_no_text_becomes_none_silently(root: Path) -> None:
     assert [e.label for e in both(root, "vqa")] == ["2", "1", "1.5"]
     remarks = FolderReader(FolderOptions()).check(root, "vqa", False).remarks
     path = root / "t.jsonl"
-    assert f"{path}: column 'answer' holds numbers, which are read as they are written (line 1)" in remarks
-    assert f"{path}: column 'answer' holds numbers, which are read as they are written (line 2, 3)" in remarks
+    assert f"{path}: column 'answer' holds numbers, which are read as text (line 1)" in remarks
+    assert f"{path}: column 'answer' holds numbers, which are read as text (line 2, 3)" in remarks
     rows[1]["answer"] = float("nan")
     table(root, "".join(json.dumps(row) + "\n" for row in rows), "t.jsonl")
     assert [e.label for e in both(root, "vqa")] == ["2", "1.5"]
     rows[1]["answer"] = True
     table(root, "".join(json.dumps(row) + "\n" for row in rows), "t.jsonl")
-    assert "column 'answer' holds the truth value true, not a text" in refused(root, "vqa").message
+    assert "column 'answer' holds the truth value true, not text" in refused(root, "vqa").message
 
 
 def test_ids_are_whole_numbers_or_codes_of_texts(root: Path) -> None:
@@ -303,7 +303,7 @@ def test_empty_captions_are_left_out_and_told(root: Path) -> None:
 def test_images_that_are_missing_or_broken(root: Path) -> None:
     table(root, "image,caption\na.png,a\nno.png,b\nno.png,c\nnor.png,d\n")
     assert refused(root).message == (
-        f"{root / 'table.csv'} names 3 images that {root} has not: no.png (line 3), no.png (line 4), nor.png (line 5)"
+        f"{root / 'table.csv'} names 3 images missing from {root}: no.png (line 3), no.png (line 4), nor.png (line 5)"
     )
     table(root, "image,caption\na.png,a\n,b\n")
     assert refused(root).message == f"{root / 'table.csv'} line 3 names no image"
@@ -327,11 +327,11 @@ def test_absolute_paths_and_archives(root: Path, tmp_path: Path) -> None:
 
 
 def test_options_and_roots_that_are_wrong(root: Path) -> None:
-    assert refused(None).message == "data set 'folder': no folder given"
+    assert refused(None).message == "data set 'folder' needs a folder"
     table(root, CAPTIONS)
-    assert "validation=test names one" in refused(root, validation="test").message
+    assert "validation=test needs one" in refused(root, validation="test").message
     for share in (0, 1.5, -1, True, "Train"):
-        with pytest.raises(ConfigError, match=r"validation(=True)? is"):
+        with pytest.raises(ConfigError, match=r"validation(=True)? (is|must be)"):
             component("datasets", "folder", validation=share)
     table(root, "image,caption\na.png,a\n")
     assert "has one image" in refused(root).message

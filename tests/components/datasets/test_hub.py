@@ -154,7 +154,7 @@ def test_columns_by_option(tmp_path: Path) -> None:
     assert "'reply'" in str(error.hint)
     assert refused(root, "vqa", image="q", question="q", answer="reply").message.startswith("vqa train row 0: image ")
     assert refused(root, "vqa", question="other", answer="reply").message == (
-        "vqa train row 0: column 'other' holds a record, not a text"
+        "vqa train row 0: column 'other' holds a record, not text"
     )
 
 
@@ -190,8 +190,8 @@ def test_check_writes_nothing_and_opens_images(root: Path, tmp_path: Path) -> No
 
 
 def test_damaged_files_and_no_data_set(root: Path, tmp_path: Path) -> None:
-    assert refused(None).message == "data set 'hub': no data set given"
-    with pytest.raises(ConfigError, match="both --root and path="):
+    assert refused(None).message == "data set 'hub' needs a path"
+    with pytest.raises(ConfigError, match="--root and path="):
         HubReader(HubOptions(path="a/b")).check(root, "caption", False)
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty").message.startswith(f"data set {tmp_path / 'empty'} cannot be opened: ")
@@ -199,10 +199,10 @@ def test_damaged_files_and_no_data_set(root: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     assert refused(root).message.startswith(f"{path} cannot be read: ")
     for wrong in ("./nowhere", "/no/such/folder", "a/b/c"):  # never looked for on the hub
-        assert refused(None, path=wrong).message == f"data set {wrong} is no folder, and no name on the hub"
+        assert refused(None, path=wrong).message == f"data set {wrong} is neither a folder nor a name on the hub"
     assert refused(None, path="nobody/nothing").message.startswith("data set nobody/nothing cannot be opened: ")
 
 
 def test_addresses_are_not_fetched(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gives its image as the address"):
+    with pytest.raises(DataError, match="names its image by the URL"):
         HeldImages(tmp_path, None).place("https://example.org/x.png", "train row 0")

@@ -96,7 +96,7 @@ def test_bytes_that_are_no_text(tmp_path: Path, block: int, start: bytes) -> Non
     path.write_bytes(start + '["é", "'.encode() + b'\xff"]')
     with pytest.raises(DataError) as caught:
         read_json(path, "", whole, block)
-    assert caught.value.message == f"{path} is no JSON text: byte {len(start) + 8} is not UTF-8"
+    assert caught.value.message == f"{path} is not JSON: byte {len(start) + 8} is not UTF-8"
 
 
 def test_numbers_of_thousands_of_digits_and_deep_nests(tmp_path: Path) -> None:

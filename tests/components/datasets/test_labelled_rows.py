@@ -44,10 +44,10 @@ def test_texts_of_a_cell(cell: Any, texts: tuple[str, ...]) -> None:
 def test_cells_without_texts_are_refused_with_their_line() -> None:
     for cell, what in (({"bytes": b"x"}, "a record"), (b"x", "bytes"), ([{"a": 1}], "a record")):
         of_one = rows({"c": cell}, caption="c")
-        with pytest.raises(DataError, match=f"t.csv line 2: column 'c' holds {what}, not a text"):
+        with pytest.raises(DataError, match=f"t.csv line 2: column 'c' holds {what}, not text"):
             of_one.texts(of_one.rows[0], "caption")
     several = rows({"q": ["a", "b"]}, question="q")
-    with pytest.raises(DataError, match="holds 2 texts, question needs one"):
+    with pytest.raises(DataError, match="holds 2 texts, but question takes one"):
         several.text(several.rows[0], "question")
 
 
@@ -80,7 +80,7 @@ def test_chosen_names_of_classes_that_the_source_names() -> None:
         assert label_names([split], chosen) == choices
         assert label_of(split, split.rows[0]) == label
     split.class_names = ("neg", "pos")
-    with pytest.raises(DataError, match="3 choices are given for the 2 classes neg, pos"):
+    with pytest.raises(DataError, match="3 choices for the 2 classes neg, pos"):
         label_names([split], ("a", "b", "c"))
 
 

@@ -129,7 +129,7 @@ def test_a_list_of_styles_of_ones_own(root: Path, tmp_path: Path) -> None:
 def test_a_wrong_list_of_styles(root: Path, tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "styles.txt"
     path.write_text(text)
-    assert refused(root, styles=str(path)).message == f"{path} is no list of styles: {fault}"
+    assert refused(root, styles=str(path)).message == f"{path} is not a list of styles: {fault}"
     assert refused(root, styles=str(tmp_path / "none.txt")).message.startswith(
         f"{tmp_path / 'none.txt'} cannot be read: "
     )

@@ -105,7 +105,9 @@ def test_damaged_files_are_made_again(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         reader.check(source, "caption", verify=False)
     assert caught.value.message.startswith(f"image {image} cannot be read: ")
-    assert caught.value.hint == f"remove {source} and run `icltool prepare shapes` again, which makes the files anew"
+    assert (
+        caught.value.hint == f"remove {source} and run `icltool prepare shapes` again, which generates the files again"
+    )
     with pytest.raises(DataError, match=r"COCO_val2014_\d+\.jpg cannot be read"):
         reader.verify(source, "vqa", SilentProgress())
 

@@ -203,7 +203,7 @@ def test_missing_files_and_images(root: Path, tmp_path: Path) -> None:
     assert refused(root).message.startswith(f"image {gone} cannot be read: ")
     gone.unlink()
     path = root / "sherlock_dataset" / TRAIN
-    assert refused(root).message == f"{path} names 1 image that {root} has not: vcr1images/lsmdc_1/a@1.jpg"
+    assert refused(root).message == f"{path} names 1 image missing from {root}: vcr1images/lsmdc_1/a@1.jpg"
     assert "vg/images/VG_100K" in str(refused(root).hint)
     (root / "sherlock_dataset" / VALIDATION).unlink()
     assert refused(root).message == f"{root / 'sherlock_dataset'} lacks {VALIDATION}"
@@ -214,7 +214,7 @@ def test_regions_of_images_of_another_size_are_scaled(root: Path, size: int) -> 
     before = read(root)["train"]
     write_image(image_path(root, "VG_100K/7.jpg"), size=size)
     assert remarks(root) == (
-        "train: 1 of 2 images looked at have another size than recorded, their regions are scaled: VG_100K/7.jpg",
+        "train: 1 of 2 images checked have another size than recorded; their regions are scaled: VG_100K/7.jpg",
     )
     scale = size / 48
     changed = 0
@@ -235,9 +235,9 @@ def test_images_of_another_shape_are_refused(root: Path) -> None:
     with Image.open(place) as image:
         image.crop((0, 0, 48, 30)).save(place)
     error = refused(root)
-    assert "1 image of another shape than recorded" in error.message
+    assert "1 image with another aspect ratio than recorded" in error.message
     assert "VG_100K/7.jpg (48 x 30, recorded 48 x 48)" in error.message
-    with pytest.raises(DataError, match="another shape"):
+    with pytest.raises(DataError, match="another aspect ratio"):
         read(root)
 
 
@@ -266,7 +266,7 @@ def test_files_of_another_form(root: Path) -> None:
     truncate(path)
     assert refused(root).message.startswith(f"{path} is cut off at line 1, column ")
     write_json(path, {"images": []})
-    assert refused(root).message == f"{path} holds no list of records"
+    assert refused(root).message == f"{path} is not a list of records"
 
 
 def test_groups_of_near_duplicates(root: Path) -> None:
@@ -291,4 +291,4 @@ def test_records_of_images_that_are_gone_are_left_out_when_asked_to(root: Path) 
     Path(gone).touch()  # as a download that failed leaves it
     assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in kept["train"]]
     told = SherlockReader(SherlockOptions(missing="skip")).check(root, "inference", False).remarks
-    assert any("left out, whose images are not there" in remark for remark in told)
+    assert any("left out because their images are missing" in remark for remark in told)

@@ -97,7 +97,7 @@ def test_a_copy_gives_the_same(root: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong(root: Path, tmp_path: Path) -> None:
-    assert refused(None).message == "data set 'sst2': no folder given"
+    assert refused(None).message == "data set 'sst2' needs a folder"
     assert "stanfordnlp/sst2" in str(refused(None).hint)
     assert refused(tmp_path / "nowhere").message.endswith("nowhere does not exist")
     (tmp_path / "empty").mkdir()

@@ -135,7 +135,7 @@ def test_captions_in_place_of_annotations(root: Path) -> None:
 @pytest.mark.parametrize("file", [questions_file, answers_file])
 def test_file_that_says_another_split(root: Path, file: Any) -> None:
     shutil.copy(file(root, "val"), file(root, "train"))
-    assert refused(root).message == f"{file(root, 'train')} is of the wrong split: it says val2014, not train2014"
+    assert refused(root).message == f"{file(root, 'train')} belongs to the wrong split: val2014, not train2014"
 
 
 def test_both_files_of_another_split_that_say_nothing(root: Path) -> None:
@@ -143,7 +143,7 @@ def test_both_files_of_another_split_that_say_nothing(root: Path) -> None:
         edit(file(root, "val"), lambda content: content.pop("data_subtype"))
         shutil.copy(file(root, "val"), file(root, "train"))
     assert refused(root).message == (
-        f"{questions_file(root, 'train')} is of the wrong split: its images are in val2014, none is in train2014"
+        f"{questions_file(root, 'train')} belongs to the wrong split: its images are in val2014, not in train2014"
     )
 
 
@@ -181,8 +181,8 @@ def test_question_listed_twice(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"answers": "yes"}, "answers are no list of texts"),
-        ({"answers": [{"answer": 3, "answer_id": 1}]}, "answers are no list of texts"),
+        ({"answers": "yes"}, "answers are not a list of texts"),
+        ({"answers": [{"answer": 3, "answer_id": 1}]}, "answers are not a list of texts"),
         ({"multiple_choice_answer": None}, "multiple_choice_answer is None"),
         ({"image_id": 1.5}, "image_id is 1.5"),
     ],

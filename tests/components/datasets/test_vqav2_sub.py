@@ -72,7 +72,7 @@ def test_ten_thousand_where_there_are_fewer(root: Path) -> None:
     assert ids_of(root, seed=3) == ids_of(root)
     remarks = VQAv2SubReader(VQAv2SubOptions()).check(root, "vqa", False).remarks
     name = questions_file(root, "val").name
-    assert remarks[1] == f"validation: 40 questions of {name}, all there are; 10,000 were wanted"
+    assert remarks[1] == f"validation: 40 questions of {name}, all of them; 10,000 were requested"
     remarks = VQAv2SubReader(VQAv2SubOptions(size=3)).check(root, "vqa", False).remarks
     assert remarks == (
         "v2_OpenEnded_mscoco_train2014_questions.json has 3 answered questions; the official split has 443,757",
@@ -109,13 +109,13 @@ def test_unknown_ids_are_named(root: Path, tmp_path: Path) -> None:
     [
         ("", "has no ids"),
         ("[]", "has no ids"),
-        ("1001\nx\n", "line 2 is no id: 'x'"),
-        ("-4", "line 1 is no id: '-4'"),
-        ("[1001, 1.5]", "entry 1 is no id: '1.5'"),
-        ("[1001, true]", "entry 1 is no id: 'True'"),
+        ("1001\nx\n", "line 2 is not an id: 'x'"),
+        ("-4", "line 1 is not an id: '-4'"),
+        ("[1001, 1.5]", "entry 1 is not an id: '1.5'"),
+        ("[1001, true]", "entry 1 is not an id: 'True'"),
         ("[1001", "is not well-formed JSON"),
         ("[" * 100_000, "is not well-formed JSON"),
-        ("[[1001]]", "entry 0 is no id: '[1001]'"),
+        ("[[1001]]", "entry 0 is not an id: '[1001]'"),
         ("1001\n1001", "lists question 1001 more than once"),
     ],
 )
@@ -133,7 +133,7 @@ def test_missing_file_of_ids(root: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.txt", tmp_path):
         assert refused(root, ids=str(path)).message.startswith(f"cannot read {path}: ")
     (tmp_path / "image").write_bytes(b"\xff\xd8")
-    assert refused(root, ids=str(tmp_path / "image")).message.endswith("image: it is no text")
+    assert refused(root, ids=str(tmp_path / "image")).message.endswith("image: it is not text")
 
 
 @pytest.mark.parametrize(

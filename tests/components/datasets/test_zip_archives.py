@@ -252,13 +252,13 @@ def test_an_archive_that_lacks_an_image(base: Path) -> None:
 def test_an_archive_of_something_else(base: Path) -> None:
     rewrite(base / "annotations_trainval2017.zip", lambda name, content: None if "train" in name else content)
     error = refused(Coco2017Reader(), base)
-    assert error.message == f"{base / 'annotations_trainval2017.zip'} holds no captions_train2017.json"
+    assert error.message == f"{base / 'annotations_trainval2017.zip'} has no captions_train2017.json"
     shutil.copy(base / "val2017.zip", base / "train2017.zip")
-    assert refused(Coco2017Reader(), base).message.endswith("holds no captions_train2017.json")
+    assert refused(Coco2017Reader(), base).message.endswith("has no captions_train2017.json")
     (base / "annotations_trainval2017.zip").unlink()
     write_coco(base)
     shutil.rmtree(base / "train2017")
-    assert refused(Coco2017Reader(), base).message == f"{base / 'train2017.zip'} holds no folder train2017"
+    assert refused(Coco2017Reader(), base).message == f"{base / 'train2017.zip'} has no folder train2017"
 
 
 def test_an_image_cut_within_the_archive(base: Path) -> None:
@@ -289,7 +289,7 @@ def test_an_archive_that_cannot_be_opened(base: Path) -> None:
 def test_images_of_the_wrong_split_in_archives(base: Path) -> None:
     rewrite(base / "annotations_trainval2017.zip", lambda name, content: content, {"train": "val", "val": "train"})
     assert refused(Coco2017Reader(), base).message.endswith(
-        "is of the wrong split: its images are in val2017, none is in train2017"
+        "belongs to the wrong split: its images are in val2017, not in train2017"
     )
 
 

@@ -148,10 +148,10 @@ def test_what_is_retrieved_is_the_pool() -> None:
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({"method": "i2i", "mmr.pool": 3}, "the option mmr.pool is of none of i2i"),
-        ({"method": "i2i", "pool": 3}, "the option pool is of none of i2i"),
+        ({"method": "i2i", "mmr.pool": 3}, "none of i2i has the option mmr.pool"),
+        ({"method": "i2i", "pool": 3}, "none of i2i has the option pool"),
         ({"method": "i3i"}, "unknown retriever 'i3i'"),
-        ({"method": "random+surest"}, "surest needs examples and model, which is for `icltool evaluate` alone"),
+        ({"method": "random+surest"}, "surest needs examples and model, which only `icltool evaluate` supports"),
         ({"method": "random+plan"}, "needs the option|missing a required argument"),
     ],
 )

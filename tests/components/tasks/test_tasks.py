@@ -24,7 +24,7 @@ def test_it_conforms(name: str) -> None:
 
 def test_each_is_one_file_and_one_row() -> None:
     folder = Path(icltool.components.tasks.__file__).parent
-    own = {item.name for item in load_registry().found if item.kind == "tasks" and item.distribution == "icltool"}
+    own = {item.name for item in load_registry().components if item.kind == "tasks" and item.distribution == "icltool"}
     assert own == {path.stem for path in folder.glob("*.toml")}
     assert own >= set(BUILT_IN)
     for name in BUILT_IN:

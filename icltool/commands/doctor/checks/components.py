@@ -14,7 +14,7 @@ def plugins() -> list[Row]:
     """How many components each distribution gives, and which plugins are broken."""
     registry = load_registry()
     components: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for item in registry.found:
+    for item in registry.components:
         components.setdefault((item.distribution, item.version), {}).setdefault(item.kind, []).append(item.name)
     rows = []
     for (distribution, version), kinds in sorted(components.items()):
@@ -32,7 +32,7 @@ def plugins() -> list[Row]:
         )
         for broken in registry.broken
     ]
-    names = [(item.kind, item.name) for item in registry.found]
+    names = [(item.kind, item.name) for item in registry.components]
     for kind, name in sorted({pair for pair in names if names.count(pair) > 1}):
         rows.append(row(f"{kind}: {name}", "registered twice", "problem", "uninstall one of the distributions"))
     return rows

@@ -10,7 +10,7 @@ from icltool.components.models.shared.options import LoadOptions, TransformersOp
 from icltool.errors import ConfigError
 from icltool.plugin import Registration
 from icltool.plugin.manager import component, load_registry
-from icltool.plugin.registry import Found, Registry
+from icltool.plugin.registry import RegisteredComponent, Registry
 
 
 class Named:
@@ -37,7 +37,9 @@ def test_every_model_is_built_from_options_that_are_described_and_fit_its_regist
 def test_a_model_has_the_name_that_it_is_registered_under() -> None:
     target = f"{__name__}:Named"
     plain, renamed = Registration("plain", target, ""), Registration("renamed", target, "", {"name": "another"})
-    registry = Registry([Found("models", plain, "x", "1"), Found("models", renamed, "x", "1")], [])
+    registry = Registry(
+        [RegisteredComponent("models", plain, "x", "1"), RegisteredComponent("models", renamed, "x", "1")], []
+    )
     assert registry.create("models", "plain").name == "plain"
     assert registry.create("models", "renamed").name == "another"
     assert registry.create("models", "renamed", name="mine").name == "mine"
