@@ -1,4 +1,4 @@
-"""Arrays that samplers and retrieval methods see in place of files: the index set and the queries."""
+"""Arrays that samplers and retrievers see in place of files: the index set and the queries."""
 
 from __future__ import annotations
 

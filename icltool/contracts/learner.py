@@ -1,4 +1,4 @@
-"""Learners train something that chooses or stands in for demonstrations (a selector, in-context vectors)."""
+"""Learners train what chooses demonstrations or takes their place (selectors, interventions)."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Example:
 
 
 def blanked(query: Example) -> Example:
-    """The query without all that tells its answer, as a retrieval method may see it: label "", no references, no type of
+    """The query without all that tells its answer, as a retriever may see it: label "", no references, no type of
     answer; no text where that is the answer (of a caption). Its choices are kept."""
     answers = {query.label, *query.references, *query.raw_references}
     text = "" if query.text in answers else query.text

@@ -1,4 +1,4 @@
-"""Retrieval methods choose the demonstrations of a query at evaluation."""
+"""Retrievers choose the demonstrations of a query at evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checking what a retrieval method or sampler answered, before anything is computed with it."""
+"""Checking what a retriever or sampler answered, before anything is computed with it."""
 
 from __future__ import annotations
 

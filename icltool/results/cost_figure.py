@@ -14,7 +14,7 @@ from icltool.store.evaluations import SettingResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Of methods that stand in for demonstrations, large: they lie near one another, as they cost about the same.
+#: Of interventions, large: they lie near one another, as they cost about the same.
 STARS = ("*", "X", "P", "p", "d", "H", "8")
 
 
@@ -23,7 +23,7 @@ def cost_figure(results: Sequence[SettingResult], path: Path, title: str = "") -
     95 % interval for each setting that has a cost, as a PNG.
 
     A line joins the shots of a method, whose numbers stand beside the marks; methods differ in colour, mark and line style.
-    Large marks stand in for demonstrations. Raises ValueError where no setting has a cost, StoreError when `path` cannot be
+    Large marks are interventions. Raises ValueError where no setting has a cost, StoreError when `path` cannot be
     written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -48,7 +48,7 @@ def published_remark(model: str, dataset: str, task: str, metrics: Collection[st
     """All of them in a line; "" where none are known. It says where they are of another metric than `metrics`, and of more
     queries than so many."""
     if task == "caption" and (captioner := _CAPTIONERS.get((model, dataset))):
-        return f"reported elsewhere: {captioner}"
+        return f"reported in the literature: {captioner}"
     figures = published(model, dataset, task)
     texts = (f"{method}{f' {shots}-shot' if shots else ''} {figure:.2f}" for (method, shots), figure in figures.items())
     if not figures:
@@ -56,4 +56,4 @@ def published_remark(model: str, dataset: str, task: str, metrics: Collection[st
     metric = _METRICS[_COLUMNS[dataset]]
     other = f", by {metric}, which is not among the metrics here" if metrics and metric not in metrics else ""
     part = f", of the whole split ({queries:,} queries here)" if queries else ""
-    return f"reported elsewhere ({SOURCE}{other}{part}): {', '.join(texts)}"
+    return f"reported in the literature ({SOURCE}{other}{part}): {', '.join(texts)}"

@@ -1,4 +1,4 @@
-"""The arrays that samplers, retrieval methods and learners see, from records and stored embeddings."""
+"""The arrays that samplers, retrievers and learners see, from records and stored embeddings."""
 
 from __future__ import annotations
 

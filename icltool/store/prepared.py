@@ -95,7 +95,7 @@ class PreparedDataset:
         #: The definition of its task, where icltool does not bring that along.
         self.declared: Task | None = _declared(folder / MANIFEST, manifest)
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
-        #: Where images lie here that the records place elsewhere, by their files there; see MOVED.
+        #: Where images lie here that the records place in another folder, by their files there; see MOVED.
         self.moved: dict[str, str] = _moved(folder)
         self._opened: dict[str, Records] = {}
 

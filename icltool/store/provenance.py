@@ -46,7 +46,7 @@ class Provenance:
 
 
 def learned(identity: Mapping[str, object], makers: Makers, **more: object) -> dict[str, object]:
-    """The record of what a training made: its identity but for options and seed, which stand elsewhere in it, and who made
+    """The record of what a training made: its identity but for options and seed, which have their own fields, and who made
     it."""
     configuration = {key: value for key, value in identity.items() if key not in ("options", "seed")}
     return {**configuration, **more, "icltool": __version__, **makers.record()}

@@ -36,8 +36,8 @@ class SequenceWriter(JournaledWriter):
 
     `shots` is K, `beam_size` the most beams and `candidates` the most candidates that a query can have. A context
     manager; see JournaledWriter for what it guarantees. Raises StoreError when the file is being written by another
-    process, cannot be written, or was made with other options or another data set (not with `overwrite`, which starts
-    anew).
+    process, cannot be written, or was made with other options or another data set (unless `overwrite`, which replaces
+    it).
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.live_world [WORKSPACE]
 
-trains every method that stands in for demonstrations, and compares them with zero-shot, random and i2i at 1, 4 and 8 shots:
+trains every intervention, and compares them with zero-shot, random and i2i at 1, 4 and 8 shots:
 metric with 95 % intervals, prompt tokens, FLOPs and seconds per query, and a figure of accuracy against cost. It takes about
 a quarter of an hour on one core and can be stopped and started again. A small edition is in the test suite
 (tests/training/test_live_world.py).

@@ -109,7 +109,7 @@ def test_tables_fit_a_usual_terminal(
     assert [line for line in shown.splitlines() if line.startswith("live-88b90a0b ")]
     assert "x FLOPs" in shown
     err = refusal(capsys, "export", "chat", "--method", "live-88b90a0b", f"--workspace={workspace}")
-    assert "live-88b90a0b stands in for demonstrations" in err
+    assert "live-88b90a0b is an intervention" in err
 
 
 def test_json_has_costs_beside_the_metric(

@@ -11,7 +11,7 @@ from icltool.results.published import published, published_remark
 
 def test_the_remark_lists_all_figures_of_model_and_data_set() -> None:
     assert published_remark("idefics-9b", "vqav2", "vqa") == (
-        "reported elsewhere (MimIC, Hyper-ICL; re-runs by third parties): zero-shot 29.25, random 32-shot 56.18, "
+        "reported in the literature (MimIC, Hyper-ICL; re-runs by third parties): zero-shot 29.25, random 32-shot 56.18, "
         "i2i 32-shot 58.07, lora 55.60, live 53.71"
     )
     assert published_remark("idefics2-8b-base", "coco2017", "caption").endswith(

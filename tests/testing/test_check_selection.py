@@ -1,4 +1,4 @@
-"""The suites of samplers and retrieval methods catch wrong components."""
+"""The suites of samplers and retrievers catch wrong components."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_check_sampler_leaves_out_what_was_not_asked_for() -> None:
 
 
 class Drawn:
-    """A right retrieval method without options."""
+    """A right retriever without options."""
 
     needs: frozenset[str] = frozenset()
     ranked, nested = False, True

@@ -1,4 +1,4 @@
-"""What stands in for demonstrations passes the suites of its kind, made and read through the registry."""
+"""Interventions pass the suites of its kind, made and read through the registry."""
 
 from __future__ import annotations
 

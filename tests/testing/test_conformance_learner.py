@@ -1,4 +1,4 @@
-"""The Lever-LM learner passes the suite of learners, and the retrieval method that reads its checkpoints its own."""
+"""The Lever-LM learner passes the suite of learners, and the retriever that reads its checkpoints its own."""
 
 from __future__ import annotations
 

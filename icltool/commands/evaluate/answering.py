@@ -70,7 +70,7 @@ class SettingAnswers:
 class Answers:
     """Everything that a call asks of the model.
 
-    In this process settings are answered one by one, when `of` asks for them, by a worker that `open` makes. Workers elsewhere
+    In this process settings are answered one by one, when `of` asks for them, by a worker that `open` makes. Remote workers
     answer all of them in `ask`: no worker is idle while the results of a setting are judged.
     """
 

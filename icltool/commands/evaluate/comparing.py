@@ -65,7 +65,7 @@ def differences(methods: Mapping[str, Figures], shots: int, against: Collection[
 
 
 def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Collection[str]) -> list[Difference]:
-    """Differences of the methods that stand in for demonstrations, whose figures are at 0 shots of `methods`: with each
+    """Differences of interventions, whose figures are at 0 shots of `methods`: with each
     other and with zero-shot, and with each method at each number of shots. Entries as in `differences`; `shots` are
     those of b, "a_shots" those of a where they are others. (Of many, with each other: see `differences`.)"""
     without = methods.get(0, {})

@@ -27,7 +27,7 @@ SAMPLE, BUDGET = 8, 60.0
 
 
 def wanted(settings: Settings) -> bool:
-    """Whether costs are measured: as asked for, else where a method stands in for demonstrations."""
+    """Whether costs are measured: as --cost says, by default if an intervention is evaluated."""
     requested = settings.inputs.config.cost
     return any(method.intervention is not None for method in settings.methods) if requested is None else requested
 

@@ -1,4 +1,4 @@
-"""What an evaluation works with: the data set, its subsets, and the arrays that retrieval methods see."""
+"""What an evaluation works with: the data set, its subsets, and the arrays that retrievers see."""
 
 from __future__ import annotations
 

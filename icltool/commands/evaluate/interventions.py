@@ -1,4 +1,4 @@
-"""What stands in for demonstrations in a call: which name means what, and which file each method reads."""
+"""The interventions of a call: which name means what, and which file each method reads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kind_of(name: str) -> str:
         owners = (sorted({f.distribution for f in registry.components if (f.kind, f.name) == (k, name)}) for k in kinds)
         first, second = (" and ".join(names) for names in owners)
         raise PluginError(
-            f"method {name!r} is a retrieval method (of {first}) and stands in for demonstrations (of {second})",
+            f"method {name!r} is a retriever (of {first}) and an intervention (of {second})",
             "uninstall one of them",
         )
     known = sorted({*registry.names(RETRIEVERS), *registry.names(INTERVENTIONS), "finetuned"})

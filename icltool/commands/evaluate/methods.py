@@ -1,5 +1,5 @@
-"""The methods of a call: retrieval methods, one or several after one another, with their options; selectors with their
-checkpoints, plans with their files, and what stands in for demonstrations."""
+"""The methods of a call: retrievers, one or several after one another, with their options; selectors with their
+checkpoints, plans with their files, and interventions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
 
 @dataclass(frozen=True)
 class RetrieverPart(Part):
-    """A retrieval method as a call means it. `registered` is its name in the registry. `identity` is what decides its choice
+    """a retriever as a call means it. `registered` is its name in the registry. `identity` is what decides its choice
     beside shots and seed, JSON values.
     `encoder` is whose embeddings it reads. `plugin` is the distribution that brings it."""
 
@@ -56,7 +56,7 @@ class RetrieverPart(Part):
 @dataclass(frozen=True)
 class Method:
     """A row of the table: `label` is its name there and in file names, `chain` what chooses (None for zero-shot), and
-    `intervention` what stands in for demonstrations.
+    `intervention` the intervention, if it is one.
 
     `identity` is what decides the choice beside shots and seed, JSON values.
     `shots` are the numbers of demonstrations that it is evaluated with; a plan has no more than `most_shots`. `weights` is a
@@ -129,7 +129,7 @@ def plan_labels(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
 
 def vector_labels(name: str, files: Sequence[Path]) -> list[str]:
     """A name for each of several files of one method: the method with the digest of its checkpoint folder, the last part
-    of that folder's name; where a file lies elsewhere, or two are alike, with the names that tell them apart."""
+    of that folder's name; if a file lies outside it, or two are alike, with the names that tell them apart."""
     places = [file.parent if file.name == WEIGHTS else file for file in files]
     digests = [_CHECKPOINT_DIGEST.search(place.name) if place.name.startswith(f"{name}-") else None for place in places]
     endings = [match.group(1) for match in digests if match is not None]
@@ -139,7 +139,7 @@ def vector_labels(name: str, files: Sequence[Path]) -> list[str]:
 
 
 def _named(inputs: Inputs, spec: Spec, files: Sequence[Path]) -> list[Method]:
-    """The method of this name; one for each of its files, where it stands in for demonstrations."""
+    """The method of this name; one for each of its files if it is an intervention."""
     name, shots = spec.name, tuple(sorted(set(inputs.config.shots)))
     if name == ZERO_SHOT:
         if spec.label != ZERO_SHOT:
@@ -155,7 +155,7 @@ def _named(inputs: Inputs, spec: Spec, files: Sequence[Path]) -> list[Method]:
 
 
 def _choosing(inputs: Inputs, spec: Spec, shots: tuple[int, ...]) -> Method:
-    """The retrieval method, or several after one another, that `spec` names; the order is the last one's."""
+    """The retriever, or several after one another, that `spec` names; the order is the last one's."""
     parts: list[RetrieverPart] = []
     reversed_order = None
     for name in spec.names:
@@ -240,7 +240,7 @@ def _chosen_by(parts: Sequence[RetrieverPart], label: str, shots: tuple[int, ...
 
 
 def _part(inputs: Inputs, name: str, label: str, values: dict[str, Any]) -> RetrieverPart:
-    """A retrieval method with the user's options and the files that it reads. Messages call it `label`."""
+    """A retriever with the user's options and the files that it reads. Messages call it `label`."""
     if name == "plan" and "file" not in values:
         raise ConfigError("method plan replays a file", "name it: --plan FILE, in place of --method plan")
     if isinstance(load_registry().load("retrievers", name), ReadsCheckpoint):

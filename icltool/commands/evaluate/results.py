@@ -388,7 +388,7 @@ class Results:
         }
 
     def _part(self, path: Path, own: str) -> PartialAnswers:
-        """The answers of a setting so far, looked at once; those of before do not count where all is to be done anew."""
+        """The answers of a setting so far, looked at once; earlier ones do not count if all are to be answered again."""
         if path not in self._parts:
             self._parts[path] = PartialAnswers(path, own, Makers.of(self.provenance))
             if self.config.overwrite:
@@ -410,7 +410,7 @@ class Results:
 
 
 def _made_by(setting: Setting, remark: str) -> SettingFacts:
-    """What stands in for demonstrations, as results record it, and fine-tuned weights."""
+    """The intervention, as results record it, or the fine-tuned weights."""
     intervention, weights = setting.method.intervention, setting.method.weights
     if weights is not None:
         return {"finetuned": {"file": str(weights), "about": dict(fine_tuned.read(weights).about)}}

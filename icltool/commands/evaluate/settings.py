@@ -46,7 +46,7 @@ class Setting:
 class Settings:
     """All settings of a call, grouped: `groups` are the seeds of one method and number of shots, in the seeds' order.
 
-    Zero-shot comes once, and retrieval methods at 0 shots are zero-shot. Raises ConfigError for impossible numbers of
+    Zero-shot comes once, and retrievers at 0 shots are zero-shot. Raises ConfigError for impossible numbers of
     shots, and what `methods` raises.
     """
 

@@ -44,7 +44,7 @@ def weights_last(setting: Setting) -> str:
 
 @dataclass(frozen=True)
 class AskingPart:
-    """A retrieval method that a worker builds: what messages call it, its registered name, its options (JSON), and whose
+    """A retriever that a worker builds: what messages call it, its registered name, its options (JSON), and whose
     embeddings it reads."""
 
     name: str

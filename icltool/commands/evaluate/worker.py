@@ -199,7 +199,7 @@ class Answering:
 
 
 def _built(part: AskingPart) -> RetrieverPart:
-    """The method, built anew."""
+    """The method, built again."""
     options = json.loads(part.options)
     retriever = component("retrievers", part.registered, **options)
     return RetrieverPart(part.name, retriever, part.registered, options, {}, part.encoder, (), "")

@@ -350,15 +350,15 @@ def _is_evaluation(source: Path) -> bool:
 
 
 def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult]) -> SettingResult:
-    """The setting that the options mean. ConfigError that lists them when it is none, or not one, and for a method that
-    stands in for demonstrations."""
+    """The setting that the options mean. ConfigError that lists them if none or several match, and for an
+    intervention."""
     apart = {result.method for result in results if is_intervention(result)}
     known = apart.union(load_registry().names("interventions"))
     if config.method in known or (apart and all(result.method in apart for result in results)):
         raise ConfigError(
-            f"{source}: {config.method or ' and '.join(sorted(apart))} stands in for demonstrations: what it puts into "
+            f"{source}: {config.method or ' and '.join(sorted(apart))} is an intervention: what it puts into "
             f"the model is not in a {config.what}",
-            "choose the setting of a retrieval method" + (", or zero-shot" if config.what == "chat" else ""),
+            "choose the setting of a retriever" + (", or zero-shot" if config.what == "chat" else ""),
         )
     results = [result for result in results if result.method not in apart]
     if config.what == "plan" and config.shots is None:

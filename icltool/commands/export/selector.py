@@ -60,7 +60,7 @@ def export_selector(config: ExportConfig, format: str, progress: Progress) -> St
 
 
 def _refuse_interventions(config: ExportConfig) -> None:
-    """ConfigError for a learner, or a folder made by one, whose file stands in for demonstrations."""
+    """ConfigError for a learner of interventions, or a folder made by one."""
     workspace, learner = Workspace(config.workspace), config.learner or LEARNER
     folder = config.input[0] if config.input else None
     if folder is not None:

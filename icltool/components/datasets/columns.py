@@ -66,9 +66,9 @@ class ColumnOptions(Options):
     answers: str | None = Field(None, description="column of the list of all answers")
     text: str | None = Field(None, description="column of the text to classify")
     label: str | None = Field(None, description="column of the text's label")
-    id: str | None = Field(None, description="column of the example's id; none: the number of the row")
+    id: str | None = Field(None, description="column of the example's id; default: the number of the row")
     image_id: str | None = Field(
-        None, description="column of the image's id; none: rows with the same image file share an id"
+        None, description="column of the image's id; default: rows with the same image file share an id"
     )
     group: str | None = Field(None, description="column of the group of near-duplicates that the image belongs to")
     choices: str | None = Field(

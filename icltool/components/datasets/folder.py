@@ -44,7 +44,9 @@ class _Content:
 class FolderOptions(ColumnOptions):
     """Which table, and what its columns hold."""
 
-    table: str | None = Field(None, description="table file, relative to the folder; none: the only one in the folder")
+    table: str | None = Field(
+        None, description="table file, relative to the folder; default: the only one in the folder"
+    )
     split: str | None = Field(
         None, description="column of the split, whose values are train, validation (val, dev) or test"
     )

@@ -21,7 +21,7 @@ SIZE = 10_000
 class VQAv2SubOptions(Options):
     """Which validation questions are taken."""
 
-    size: int | None = Field(None, ge=1, description=f"number of validation questions to draw; none: {SIZE:,}")
+    size: int | None = Field(None, ge=1, description=f"number of validation questions to draw; default: {SIZE:,}")
     ids: str = Field("", description="file of question ids, one per line or a JSON list, instead of a random draw")
     seed: int = Field(0, description="random seed of the draw")
 

@@ -38,14 +38,14 @@ class RayOptions(Options):
     """Which cluster, and how many workers."""
 
     devices: tuple[int, ...] | None = Field(
-        None, description="GPUs of this machine, with one worker on each; none: all of them"
+        None, description="GPUs of this machine, with one worker on each; default: all of them"
     )
     address: str | None = Field(None, description="running Ray cluster to join: HOST:PORT, or auto")
     workers: int | None = Field(
-        None, description="number of workers; none: as many as the GPUs can hold, or one per machine without GPUs"
+        None, description="number of workers; default: as many as the GPUs can hold, or one per machine without GPUs"
     )
     gpus_per_worker: float | None = Field(
-        None, description="GPUs per worker, or a fraction of one; none: 1 if the cluster has GPUs, else 0"
+        None, description="GPUs per worker, or a fraction of one; default: 1 if the cluster has GPUs, else 0"
     )
     cpus_per_worker: float = Field(1.0, description="CPU cores, and therefore threads, per worker")
 

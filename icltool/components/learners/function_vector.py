@@ -44,7 +44,7 @@ class FunctionVectorOptions(PromptOptions):
     heads: int | None = Field(
         None,
         ge=1,
-        description="attention heads whose outputs are summed; none: 2 % of all, at least 4 (published: 10 of 448, 20 of 1024)",
+        description="attention heads whose outputs are summed; default: 2 %, at least 4 (published: 10 of 448, 20 of 1024)",
     )
     effect_size: int = Field(
         25, ge=1, description="uninformative prompts over which the causal effect of a head is averaged"

@@ -39,7 +39,7 @@ class SpiceOptions(Options):
 
     models: Path | None = Field(
         None,
-        description=f"folder of the parser and its models; none: that of {MODELS_VARIABLE}, else of pycocoevalcap",
+        description=f"folder of the parser and its models; default: that of {MODELS_VARIABLE}, else of pycocoevalcap",
     )
 
 

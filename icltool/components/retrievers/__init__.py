@@ -1,1 +1,1 @@
-"""Retrieval methods: which demonstrations a query gets at evaluation. One file each, and `nearest` and `rows`."""
+"""Retrievers: which demonstrations a query gets at evaluation. One file each, and `nearest` and `rows`."""

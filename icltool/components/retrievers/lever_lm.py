@@ -26,7 +26,7 @@ class SelectorOptions(Options):
         "min_vl", description="weights to load: min_vl (lowest validation loss), min_tl (lowest training loss) or last"
     )
     batch_size: int = Field(256, ge=1, description="queries to decode at once; does not change the result")
-    device: str | None = Field(None, description="device to run on; none: a GPU if there is one")
+    device: str | None = Field(None, description="device to run on; default: a GPU if there is one")
     beams: int = Field(1, ge=1, description="beams of the decoding; 1 decodes greedily")
     components: str | None = Field(
         None, description="function that builds an encoder with trained towers, as package.module:name; set by icltool"

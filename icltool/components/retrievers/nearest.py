@@ -84,7 +84,7 @@ _prepared: dict[int, tuple[weakref.ref[FloatArray], _Prepared]] = {}
 def _prepare(vectors: FloatArray) -> _Prepared:
     """Kept for as long as the array lives: stages ask for the neighbours of a few hundred queries at a time.
 
-    An array that was filled anew is prepared anew; a value changed here and there is not noticed.
+    An array that was filled again is prepared again; single changed values are not noticed.
     """
     sample = vectors[:: max(1, len(vectors) // 64)].tobytes()
     key = id(vectors)

@@ -43,7 +43,7 @@ class SecondOptions(Options):
     pool: int | None = Field(
         None,
         ge=1,
-        description="after another method (A+B): number of its rows to choose among; none: the number of shots",
+        description="after another method (A+B): number of its rows to choose among; default: the number of shots",
     )
 
     def wants(self, shots: int) -> int:

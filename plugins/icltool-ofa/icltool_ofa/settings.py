@@ -56,11 +56,12 @@ class SettingsOptions(BaseModel):
     """The settings that users may set; None: not set."""
 
     image_size: int | None = Field(
-        None, description="side of the square image that the model reads, in pixels; none: that of the weights, or 224"
+        None,
+        description="side of the square image that the model reads, in pixels; default: that of the weights, or 224",
     )
     shorter: int | None = Field(
         None,
-        description="length in pixels to which the shorter side is resized first; none: that of the weights, or 256",
+        description="length in pixels to which the shorter side is resized first; default: that of the weights, or 256",
     )
     fit: Literal["centre", "squeeze"] | None = Field(
         None, description="make an image square: crop its centre, or squeeze all of it"

@@ -1,4 +1,4 @@
-"""The adapter against open_flamingo's own model: one unpadded prompt at a time, every token anew, nothing cached."""
+"""The adapter against open_flamingo's own model: one unpadded prompt at a time, every token computed, nothing cached."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_a_name_of_both_kinds_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         for kind, owner in (("retrievers", "one"), ("interventions", "two"))
     ]
     monkeypatch.setattr(interventions, "load_registry", lambda: Registry(both, []))
-    with pytest.raises(PluginError, match=r"'x' is a retrieval method \(of one\) and stands in .* \(of two\)"):
+    with pytest.raises(PluginError, match=r"'x' is a retriever \(of one\) and an intervention \(of two\)"):
         interventions.kind_of("x")
 
 

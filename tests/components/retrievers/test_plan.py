@@ -1,4 +1,4 @@
-"""The retrieval method that replays a plan."""
+"""The retriever that replays a plan."""
 
 from __future__ import annotations
 

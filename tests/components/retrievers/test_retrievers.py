@@ -1,4 +1,4 @@
-"""The built-in retrieval methods but the learned one."""
+"""The built-in retrievers but the learned one."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def sequences_page(path: Path, workspace: Path, queries: int = 400, seed: int = 
     """The page of a sequences file, images still to be made; one that is still being generated is shown as far as it is.
 
     The gallery has `queries` of the anchors (-1 all), drawn by `seed`; `Page.extra` is of all of them. Raises StoreError for
-    a file that is missing, damaged, or something else. A data set that is gone, or prepared anew, is remarked.
+    a file that is missing, damaged, or something else. A data set that is gone, or prepared again, is noted.
     """
     with SequenceFile.open(path) as file:
         arrays, provenance = file.arrays(), file.provenance

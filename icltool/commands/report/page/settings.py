@@ -245,7 +245,7 @@ def _facts(result: SettingResult) -> list[tuple[str, str]]:
         facts.append(("queries that some order answers differently", f"{100 * orders.get('changed', math.nan):.0f} %"))
     if seeds := extra.get("seeds_alike"):
         facts.append(("seeds with the same demonstrations", ", ".join(map(str, [result.seed, *seeds]))))
-    for kind, name in (("intervention", "stands in for demonstrations"), ("finetuned", "fine-tuned weights")):
+    for kind, name in (("intervention", "intervention"), ("finetuned", "fine-tuned weights")):
         if file_facts := mapping(extra.get(kind)):
             facts.append((name, str(file_facts.get("file"))))
     if options := mapping(extra.get("options")):

@@ -45,7 +45,7 @@ class CaptionerOptions(LearnerOptions):
     warmup_steps: int | None = Field(
         None,
         ge=0,
-        description="steps in which the learning rate rises, instead of warmup; for blip2 batches; none: 1000 for blip2",
+        description="steps in which the learning rate rises, instead of warmup; for blip2 batches; default: 1000 for blip2",
     )
     warmup_lr: float = Field(0.0, ge=0, description="initial learning rate of the warm-up")
     min_lr: float = Field(0.0, ge=0, description="final learning rate")
@@ -62,7 +62,7 @@ class CaptionerOptions(LearnerOptions):
         0.0, ge=0, lt=1, description="label smoothing: probability that is spread over all tokens"
     )
     freeze: tuple[str, ...] = Field((), description="parts of the model that are not trained; none trains all parts")
-    image_size: int | None = Field(None, ge=1, description="side of the images in pixels; none: the model's")
+    image_size: int | None = Field(None, ge=1, description="side of the images in pixels; default: the model's")
     crop: Literal["resized", "random", "none"] = Field(
         "none", description="how training images are cropped: a random part that is resized, a random square, or not"
     )
@@ -70,12 +70,12 @@ class CaptionerOptions(LearnerOptions):
         (0.5, 1.0), description="range of the share of the area that crop=resized keeps"
     )
     shorter: int | None = Field(
-        None, ge=1, description="length of the shorter side before crop=random, in pixels; none: the model's"
+        None, ge=1, description="length of the shorter side before crop=random, in pixels; default: the model's"
     )
     flip: bool = Field(False, description="mirror half of the images, except those whose text contains left or right")
     captions: Literal["all", "first"] | None = Field(
         None,
-        description="learn all references of an example, or only its label (first); none: all for captions, else first",
+        description="learn all references of an example, or only its label (first); default: all for captions, else first",
     )
     max_target_tokens: int | None = Field(
         None, ge=1, description="maximum number of tokens of a training caption; longer ones are cut"
@@ -87,30 +87,30 @@ class CaptionerOptions(LearnerOptions):
     itm_alpha: float = Field(1.0, gt=0, description="weight of image-text matching")
     itm_prompt: str | None = Field(
         None,
-        description="question of image-text matching, with {caption} and {style}; none: as published, without a style if the "
-        "data has none",
+        description="question of image-text matching, with {caption} and {style}; default: the published one, without "
+        "a style if the data has none",
     )
     scst: bool = Field(
         False,
         description="self-critical sequence training: beams are rewarded by a metric. Start from a trained captioner",
     )
     scst_metric: str = Field("cider", description="metric that rewards beams in scst")
-    num_beams: int | None = Field(None, ge=1, description="beams in validation and scst; none: the model's own")
+    num_beams: int | None = Field(None, ge=1, description="beams in validation and scst; default: the model's own")
     max_new_tokens: int | None = Field(
-        None, ge=1, description="maximum number of tokens of a caption in validation and scst; none: the model's own"
+        None, ge=1, description="maximum number of tokens of a caption in validation and scst; default: the model's own"
     )
     min_new_tokens: int | None = Field(
-        None, ge=0, description="minimum number of tokens of a caption in validation and scst; none: the model's own"
+        None, ge=0, description="minimum number of tokens of a caption in validation and scst; default: the model's own"
     )
     repetition_penalty: float | None = Field(
         None,
         gt=0,
-        description="penalty on tokens that already occur, in validation and scst; none: the model's own",
+        description="penalty on tokens that already occur, in validation and scst; default: the model's own",
     )
     select: str | None = Field(
         None,
-        description="how to choose the best weights: by the sum of metrics (cider+bleu-4), or by loss; none: cider+bleu-4 for "
-        "sentences, else loss",
+        description="how to choose the best weights: by the sum of metrics (cider+bleu-4), or by loss; default: cider+bleu-4 "
+        "for sentences, else loss",
     )
     validate_every: int = Field(1, ge=1, description="number of epochs between validations")
     development_size: int = Field(5000, ge=1, description="maximum number of development examples, drawn at random")
@@ -129,7 +129,7 @@ class CaptionerOptions(LearnerOptions):
     )
     precision: str | None = Field(
         None,
-        description="precision of Lightning's Trainer; none: mixed precision in the dtype of the model's weights, or 32-true "
+        description="precision of Lightning's Trainer; default: mixed precision in the dtype of the weights, or 32-true "
         "for float32",
     )
     trainer: OwnTrainerOptions = Field(

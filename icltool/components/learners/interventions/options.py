@@ -19,7 +19,7 @@ class InterventionOptions(LearnerOptions):
         None,
         ge=1,
         description="sets of demonstrations per example, for which the teacher's answers are stored, so that its long prompts "
-        "are run once; none: a new set in every epoch, and nothing is stored",
+        "are run once; default: a new set in every epoch, and nothing is stored",
     )
     teacher_top_k: int = Field(
         256,
@@ -50,7 +50,7 @@ class InterventionOptions(LearnerOptions):
     )
     precision: str | None = Field(
         None,
-        description="precision of Lightning's Trainer; none: mixed precision in the dtype of the model's weights, or 32-true "
+        description="precision of Lightning's Trainer; default: mixed precision in the dtype of the weights, or 32-true "
         "for float32",
     )
     trainer: OwnTrainerOptions = Field(

@@ -94,7 +94,7 @@ class LeverLMOptions(LearnerOptions):
     encoder_lr: float | None = Field(
         None,
         gt=0,
-        description="peak learning rate of the trained towers of CLIP; none: lr, as in the published code",
+        description="peak learning rate of the trained towers of CLIP; default: lr, as in the published code",
     )
     grad_checkpointing: bool = Field(
         False,
@@ -107,7 +107,7 @@ class LeverLMOptions(LearnerOptions):
     workers: int | None = Field(
         None,
         ge=1,
-        description="threads that read images ahead; none: one per CPU, at most 16. Does not change the result",
+        description="threads that read images ahead; default: one per CPU, at most 16. Does not change the result",
     )
     lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW; default 1e-3 for pointer")
     weight_decay: float = Field(1e-3, ge=0, description="weight decay of AdamW")
@@ -123,7 +123,7 @@ class LeverLMOptions(LearnerOptions):
         False, description="generate from the query outwards: the demonstration next to the query comes first"
     )
     precision: str | None = Field(
-        None, description="precision of Lightning's Trainer; none: 16-mixed on CUDA, 32-true elsewhere"
+        None, description="precision of Lightning's Trainer; default: 16-mixed on CUDA, else 32-true"
     )
     trainer: TrainerOptions = Field(
         default_factory=dict, description="further options of Lightning's Trainer, such as --trainer devices=2"

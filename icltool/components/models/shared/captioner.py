@@ -57,7 +57,7 @@ class CaptionerOptions(TransformersOptions):
 
     image_size: int | None = Field(
         None,
-        description="side of the images in pixels; position embeddings are resized to it. none: that of the weights",
+        description="side of the images in pixels; position embeddings are resized to it. default: that of the weights",
     )
 
 

@@ -30,7 +30,7 @@ class LoadOptions(Options):
     attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
         None,
         title="attention implementation",
-        description="attention implementation; none: the best that the model supports",
+        description="attention implementation; default: the best that the model supports",
     )
 
     @field_validator("*", mode="before")
