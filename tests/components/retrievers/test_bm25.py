@@ -101,5 +101,5 @@ def test_another_index_set_is_not_answered_from_the_last() -> None:
 @pytest.mark.parametrize("option", [{"k1": -1}, {"b": 1.5}, {"b": "x"}])
 def test_wrong_options_are_named(option: dict[str, float]) -> None:
     (name,) = option
-    with pytest.raises(ConfigError, match=f"'bm25': {name}="):
+    with pytest.raises(ConfigError, match=f"'bm25': {name} must be "):
         component("retrievers", "bm25", **option)

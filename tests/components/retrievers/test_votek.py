@@ -102,5 +102,5 @@ def test_too_small_a_subset_names_the_budget() -> None:
 @pytest.mark.parametrize("option", [{"budget": 0}, {"neighbours": "x"}, {"discount": 0.5}, {"sample": 1}])
 def test_wrong_options_are_named(option: dict[str, object]) -> None:
     (name,) = option
-    with pytest.raises(ConfigError, match=f"'votek': {name}="):
+    with pytest.raises(ConfigError, match=f"'votek': {name} must be "):
         component("retrievers", "votek", **option)
