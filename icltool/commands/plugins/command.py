@@ -82,6 +82,9 @@ def show(
 
 
 def _option_text(option: Option) -> str:
-    """Type and default, then the description."""
+    """Type and default, then the description, which has the default in words if it is computed."""
+    if option.default == "none":
+        kind = option.type.removesuffix(" or none")
+        return f"{kind}{'' if 'default: ' in option.description else ', optional'}\n{option.description}"
     default = f"; default: {option.default}" if option.default else ""
     return f"{option.type}{default}\n{option.description}"
