@@ -56,7 +56,7 @@ class GenerateConfig(ModelConfig, ExecutorConfig):
         default=5000,
         ge=1,
         description="number of examples to search sequences for, drawn at random",
-        json_schema_extra={"group": "Data", "daily": True},
+        json_schema_extra={"group": "Data", "daily": True, "aliases": ["--limit"]},
     )
     sampler: str = Field(
         default="random",
