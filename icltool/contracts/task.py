@@ -92,7 +92,7 @@ class Task(BaseModel):
         for template, prompt in self.prompts.items():
             missing = sorted(set(_PLACEHOLDER.findall(prompt.query + prompt.instruction)) - held)
             if missing:
-                raise ValueError(f"the prompt for {template} asks for {{{missing[0]}}}, which is none of the fields")
+                raise ValueError(f"the prompt for {template} asks for {{{missing[0]}}}, which is not a field")
         return self
 
     @property

@@ -189,7 +189,7 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         raise StoreError(f"cannot read {file}: {error.strerror or error}", "check its permissions") from error
     except UnicodeDecodeError as error:
         raise StoreError(
-            f"{file} is no UTF-8 text (byte {error.start})", "save it as CSV in UTF-8, or give another file"
+            f"{file} is not UTF-8 text (byte {error.start})", "save it as CSV in UTF-8, or give another file"
         ) from error
     limit = csv.field_size_limit(_LONGEST)
     try:
@@ -197,7 +197,7 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         lines = [line for line in reader if line]
     except csv.Error as error:
         raise StoreError(
-            f"{file}, line {reader.line_num}, is no CSV: {error}", "mend it, or give another file"
+            f"{file}, line {reader.line_num}, is not valid CSV: {error}", "mend it, or give another file"
         ) from error
     finally:
         csv.field_size_limit(limit)

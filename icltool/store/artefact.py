@@ -157,7 +157,8 @@ def reading(path: Path, schema: Schema) -> Iterator[None]:
 
 def _damaged(path: Path, schema: Schema) -> StoreError:
     return StoreError(
-        f"{path} is cut or damaged", f"remove it and run `{schema.command}` again, or add --overwrite to that command"
+        f"{path} is truncated or damaged",
+        f"remove it and run `{schema.command}` again, or add --overwrite to that command",
     )
 
 

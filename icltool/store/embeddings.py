@@ -242,7 +242,7 @@ def _pending(journal: Journal, stored: int) -> list[tuple[int, range]]:
         first, count = _HEAD.unpack(journal.read(entry, _HEAD.size))
         if first > stored:
             raise StoreError(
-                f"{journal.path} goes on at row {first}, but its file has {stored} rows",
+                f"{journal.path} continues at row {first}, but its file has {stored} rows",
                 "put the file back that it belongs to, or start again with --overwrite",
             )
         if first + count > stored:

@@ -158,7 +158,7 @@ def read_predictions(path: Path) -> list[Prediction]:
             for number, line in enumerate(stream, 1):
                 row = json.loads(line) if line.endswith(b"\n") else None
                 if not isinstance(row, dict) or any(name not in row for name in _COLUMNS):
-                    raise StoreError(f"{path}, line {number}, is cut or no prediction row", _AGAIN)
+                    raise StoreError(f"{path}, line {number}, is truncated or not a prediction", _AGAIN)
                 rows.append(cast(Prediction, row))
     except FileNotFoundError as error:
         raise StoreError(f"{path} does not exist", "run `icltool evaluate` for this setting") from error

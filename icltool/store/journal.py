@@ -160,7 +160,7 @@ class Journal:
         while length > 0:
             piece = self._file.read(length)
             if not piece:
-                raise StoreError(f"{self.path} is cut while it is read", "run the command again")
+                raise StoreError(f"{self.path} was truncated while it was read", "run the command again")
             pieces.append(piece)
             length -= len(piece)
         return b"".join(pieces)

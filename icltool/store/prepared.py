@@ -140,7 +140,7 @@ class PreparedDataset:
             expected = self.manifest["splits"][name]["examples"]
             if len(rows) != expected:
                 raise StoreError(
-                    f"{self.folder / name} is cut: {len(rows)} of {expected} examples are there",
+                    f"{self.folder / name} is truncated: it has {len(rows)} of {expected} examples",
                     self._hint,
                 )
             self._opened[name] = Records(self.folder / name, rows, self.moved)

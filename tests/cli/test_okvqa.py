@@ -165,4 +165,4 @@ def test_data_sets_prepared_before_and_others_keep_the_metric_of_the_task(
     prepare(workspace, write_vqa(tmp_path / "vqa", ASKED), "vqav2")
     assert figures(evaluated(capsys, workspace, "--dataset=vqav2")) == {"vqa-accuracy": 0.0}
     error = refusal(capsys, workspace, "--dataset=vqav2", "--metric=vqa-accuracy-raw")
-    assert "vqa-accuracy-raw reads raw references, and query 10 has none" in error
+    assert "vqa-accuracy-raw reads raw references, which query 10 lacks" in error

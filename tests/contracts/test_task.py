@@ -81,7 +81,7 @@ def test_whether_its_text_is_what_is_to_be_written(fields: tuple[str, ...], answ
         ('"species"', '"My Species"', "name: String should match"),
         ('["exact-match", "cider"]', "[]", "metrics: Tuple should have at least 1 item"),
         ('"caption"\n', '"texts"\n', "answers: Input should be"),
-        ('["image", "question"]', '["image"]', "asks for {question}, which is none of the fields"),
+        ('["image", "question"]', '["image"]', "asks for {question}, which is not a field"),
         ("[prompts.completion]", "[prompts.lever-lm]", 'prompts need one for "completion"'),
         ("stop = [", "stops = [", "prompts.completion.stops: no such key"),
         ("max_new_tokens = 4", "max_new_tokens = 0", "max_new_tokens: Input should be greater than"),

@@ -112,10 +112,10 @@ def test_what_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:
     [
         (b"name,score\nx,1\n", "is another table: it has no column key, but name, score"),
         (b"key;cider\na;1\n", "are its cells separated by other signs than commas"),
-        (b'key\n"a\n', "line 2, is no CSV"),
+        (b'key\n"a\n', "line 2, is not valid CSV"),
         (b"key,key\na,b\n", "has two columns 'key'"),
         (b"key\na,b\n", "row 1 has 2 cells for 1 columns"),
-        (b"key\n\xff\n", "is no UTF-8 text"),
+        (b"key\n\xff\n", "is not UTF-8 text"),
     ],
 )
 def test_other_files_are_left_alone(tmp_path: Path, content: bytes, words: str) -> None:

@@ -221,7 +221,7 @@ def test_missing_parts_are_damage(kind: str, memory_path: Path, reader: Callable
                 del file.attrs[name[1:]]
             else:
                 del file[name]
-        with pytest.raises(StoreError, match=r"file\.h5 is cut or damaged"):
+        with pytest.raises(StoreError, match=r"file\.h5 is truncated or damaged"):
             reader(path)
 
 
@@ -233,7 +233,7 @@ def test_columns_that_do_not_fit_together_are_damage(kind: str, memory_path: Pat
             del file[name]
             file[f"{name}/text" if kind == "embeddings" else name] = np.zeros(shape)
         for attempt in (lambda: OPENERS[kind](path), lambda: write(kind, path, count=6)):
-            with pytest.raises(StoreError, match=r"file\.h5 is cut or damaged"):
+            with pytest.raises(StoreError, match=r"file\.h5 is truncated or damaged"):
                 attempt()
 
 
@@ -261,7 +261,7 @@ def test_changed_bytes_of_data_are_noticed(kind: str, memory_path: Path, reader:
     place = bytes(whole).index(pattern)
     whole[place + 5] ^= 16
     path.write_bytes(whole)
-    with pytest.raises(StoreError, match="cut or damaged"):
+    with pytest.raises(StoreError, match="truncated or damaged"):
         read_everything(reader, path)
 
 

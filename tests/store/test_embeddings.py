@@ -157,7 +157,7 @@ def test_rows_missing_between_file_and_journal_are_refused(memory_path: Path) ->
     path.write_bytes(early)
     (memory_path / ".file.h5.journal").write_bytes(journal)
     for attempt in (lambda: EmbeddingFile.open(path), lambda: embedding_writer(path, 6).__enter__()):
-        with pytest.raises(StoreError, match="goes on at row 2, but its file has 0 rows"):
+        with pytest.raises(StoreError, match="continues at row 2, but its file has 0 rows"):
             attempt()
 
 

@@ -86,7 +86,7 @@ def remarks(inputs: Inputs, label: str, weights: FineTuned, chosen: bool = True)
 def _checked(inputs: Inputs, file: Path) -> Path:
     if not file.is_file():
         raise StoreError(
-            f"{file} is no file" if file.exists() else f"{file} does not exist",
+            f"{file} is not a file" if file.exists() else f"{file} does not exist",
             "finetuned.file names a file, finetuned.folder a checkpoint folder of "
             f"`icltool train {LEARNER} --model {inputs.config.model}`",
         )

@@ -60,7 +60,7 @@ class Inputs:
             rows = np.setdiff1d(rows, self.query_rows)
             if not len(rows):
                 raise ConfigError(
-                    f"{len(self.query_rows):,} train queries leave no demonstrations", "--query-size 100, say"
+                    f"{len(self.query_rows):,} train queries leave no demonstrations", "for example --query-size 100"
                 )
         else:
             self.query_rows = subset(QUERIES, len(self.queries), config.test_size)
@@ -123,7 +123,9 @@ class Inputs:
         """Rows of the train queries, ascending. ConfigError where it is not said how many, or something else is."""
         size, total = self.config.query_size, len(self.index)
         if size is None:
-            raise ConfigError("--queries train asks --query-size examples of the index set", "--query-size 500, say")
+            raise ConfigError(
+                "--queries train asks --query-size examples of the index set", "for example --query-size 500"
+            )
         if self.config.test_size >= 0:
             raise ConfigError("--test-size takes validation queries", "--query-size is for --queries train")
         return np.sort(drawn_ids(TRAIN_QUERIES, self.index.ids)[: min(size, total)])

@@ -53,14 +53,14 @@ def vector_files(config: EvaluateConfig) -> dict[str, list[Path]]:
         method = read_intervention(file).method
         if method not in load_registry().names(INTERVENTIONS):
             raise ConfigError(
-                f"{file} was made by {method}, which is no method here", "install the plugin that made it"
+                f"{file} was made by {method}, which is not an installed method", "install the plugin that made it"
             )
         found.setdefault(method, []).append(file)
     if found and "methods" in config.model_fields_set:
         for method, files in found.items():
             if method not in method_names(config.methods):
                 raise ConfigError(
-                    f"{files[0]} was made by {method}, which is no method of this call",
+                    f"{files[0]} was made by {method}, which --method does not name",
                     f"add --method {method}, or leave the file out",
                 )
     return found

@@ -260,7 +260,7 @@ def _part(inputs: Inputs, name: str, label: str, values: dict[str, Any]) -> Retr
     if isinstance(retriever, ReadsSequences):
         if retriever.sequences != inputs.config.queries:
             raise ConfigError(
-                f"{label} shows sequences of {retriever.sequences} queries, and {inputs.config.queries} queries are asked",
+                f"{label} has sequences for {retriever.sequences} queries, but --queries is {inputs.config.queries}",
                 "evaluate it without --queries train",
             )
         remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound")

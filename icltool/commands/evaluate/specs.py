@@ -83,10 +83,10 @@ def _read(text: str) -> Spec:
     if not all(chain_names(name)) or ":" in name:
         raise ConfigError(
             f"--method {text}: a method's options are written NAME:OPTION=VALUE:OPTION=VALUE",
-            "--method mmr:pool=50, say",
+            "for example --method mmr:pool=50",
         )
     if sign and not _LABEL.fullmatch(label):
-        raise ConfigError(f"--method {text}: {label!r} can be no label", "letters, digits and spaces can")
+        raise ConfigError(f"--method {text}: {label!r} cannot be a label", "letters, digits and spaces can")
     return Spec(name, label, options)
 
 

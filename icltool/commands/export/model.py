@@ -121,7 +121,7 @@ def _newest(workspace: Workspace, config: ExportConfig) -> Path:
         problem = f"a {learner} was trained on {listed}"
         if fitting:
             name, task = fitting[0]
-            raise StoreError(f"which one? {problem}", f"add --dataset {name} --task {task}, say") from error
+            raise StoreError(f"which one? {problem}", f"for example --dataset {name} --task {task}") from error
         raise StoreError(error.message, f"{error.hint}; {problem}") from error
     return workspace.newest_checkpoint(learner, *chosen)
 
@@ -133,7 +133,7 @@ def _whole(fine_tuned: FineTuned, content: Path, dtype: str, progress: Progress)
         model: Any = component("models", fine_tuned.model, path=str(fine_tuned.file), device="cpu", dtype=dtype)
     except IclError as error:
         hint = f"{error.hint}; or export what was trained alone: --weights fine-tuned"
-        raise ConfigError(f"the whole {fine_tuned.model} is wanted, and {error.message}", hint) from error
+        raise ConfigError(f"the whole {fine_tuned.model} cannot be exported: {error.message}", hint) from error
     if not isinstance(model, SupportsFineTuning):
         raise ConfigError(
             f"{fine_tuned.model} cannot be exported as a whole", "export what was trained: --weights fine-tuned"

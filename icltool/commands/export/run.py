@@ -309,7 +309,7 @@ def _data_address(path: str) -> str:
         ) from error
     kind = next((name for start, name in _IMAGE_TYPES.items() if data.startswith(start)), None)
     if kind is None:
-        raise DataError(f"image {path} is no JPEG, PNG, GIF or WebP file", "export with --images path")
+        raise DataError(f"image {path} is not a JPEG, PNG, GIF or WebP file", "export with --images path")
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 

@@ -79,7 +79,7 @@ def rewrite_header(source: Path, target: Path, change: Callable[[dict[str, Json]
             metadata = header["__metadata__"]
             metadata["icltool"] = json.dumps(change(json.loads(metadata["icltool"])), sort_keys=True)
         except (struct.error, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{source} is cut or no file of fine-tuned weights", "train again") from error
+            raise StoreError(f"{source} is truncated or not a file of fine-tuned weights", "train again") from error
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % _LENGTH.size)  # numbers are aligned
         written.write(_LENGTH.pack(len(text)) + text)

@@ -76,7 +76,7 @@ def _refuse_interventions(config: ExportConfig) -> None:
         except IclError:  # nothing was trained: where it would be
             folder, hint = workspace.checkpoints / f"{learner}-…", f"`icltool train {learner}` makes it"
     raise ConfigError(
-        f"{learner} is no selector; its file is {folder / WEIGHTS}, which `icltool evaluate --vectors` takes", hint
+        f"{learner} is not a selector; `icltool evaluate --vectors` takes its file, {folder / WEIGHTS}", hint
     )
 
 

@@ -93,7 +93,7 @@ def _function(target: str) -> Callable[..., Any]:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"lever-lm: components is {target!r}, which is not there: {error}") from error
+        raise ConfigError(f"lever-lm: components is {target!r}, which cannot be imported: {error}") from error
     if not callable(function):
-        raise ConfigError(f"lever-lm: components is {target!r}, which is no function")
+        raise ConfigError(f"lever-lm: components is {target!r}, which is not a function")
     return cast("Callable[..., Any]", function)

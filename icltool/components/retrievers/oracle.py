@@ -103,13 +103,13 @@ class OracleRetriever:
     def _complain(self, total: int, missing: list[int], useless: list[int]) -> None:
         if missing:
             raise DataError(
-                f"oracle: {self.file} holds no sequence for {len(missing)} of {total} queries (query {missing[0]}, say)",
+                f"oracle: {self.file} holds no sequence for {len(missing)} of {total} queries (such as query {missing[0]})",
                 f"run `icltool generate --queries validation --anchors {total}` for this data set: as many queries as are "
                 "evaluated, drawn alike",
             )
         if useless:
             raise DataError(
                 f"oracle: all sequences of {len(useless)} of {total} queries leak the answer or name examples outside the "
-                f"index set (query {useless[0]}, say)",
+                f"index set (such as query {useless[0]})",
                 f"use the whole index set (--index-size -1), or {_COMMAND}",
             )

@@ -46,7 +46,7 @@ def inventory(workspace: Workspace) -> Inventory:
         if not folder.is_dir():
             continue
         if folder.resolve() != root / kind:
-            remarks.append(f"{folder} is a link to {folder.resolve()}: what lies there is left alone")
+            remarks.append(f"{folder} is a link to {folder.resolve()}: its content is left alone")
             continue
         foreign: list[Path] = []
         artefacts += sorted(_of_kind(kind, folder, foreign), key=lambda a: a.name)

@@ -193,7 +193,7 @@ def _nothing(folder: Path) -> dict[str, Any]:
         (
             lambda f: {"method_options": {"finetuned.file": str(f)}},
             StoreError,
-            "is no file",
+            "is not a file",
             "finetuned.folder a checkpoint folder",
         ),
         (

@@ -63,14 +63,14 @@ def test_files_go_to_the_methods_that_made_them(workspace: Path, tiny_model: Ide
     assert keys(beside) == [("zero-shot", 0, 0), ("random", 1, 0), ("icv-pca", 0, 0)]
     by_option = settings(workspace, methods=("live",), method_options={"live.file": str(live.parent)})
     assert by_option.groups[0][0].digest == alone.groups[0][0].digest
-    with pytest.raises(ConfigError, match=r"pca\.safetensors was made by icv-pca, which is no method of this call"):
+    with pytest.raises(ConfigError, match=r"pca\.safetensors was made by icv-pca, which --method does not name"):
         settings(workspace, vectors=(live, pca), methods=("live",))
     with pytest.raises(ConfigError, match="two files for live"):
         settings(workspace, vectors=(live,), methods=("live",), method_options={"live.file": str(live)})
     with pytest.raises(StoreError, match="was written by `icltool train icv-pca`, not for method live"):
         settings(workspace, methods=("live",), method_options={"live.file": str(pca)})
     unknown = vectors(tmp_path / "x.safetensors", tiny_model, 0.0, method="unheard-of")
-    with pytest.raises(ConfigError, match="was made by unheard-of, which is no method here"):
+    with pytest.raises(ConfigError, match="was made by unheard-of, which is not an installed method"):
         settings(workspace, vectors=(unknown,))
 
 

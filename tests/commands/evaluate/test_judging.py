@@ -147,13 +147,13 @@ def test_queries_without_raw_references_are_named_before_anything_is_answered() 
     judge = Judge(metrics)
     judge.prepare(lambda: iter([query(1, "A"), query(2), query(3)]))
     assert str(judge.faults["vqa-accuracy-raw"]).startswith(
-        "vqa-accuracy-raw reads raw references, and query 2 has none"
+        "vqa-accuracy-raw reads raw references, which query 2 lacks"
     )
     rows = [row(1, "a", "a", raw_references=["a"]), row(2, "a", "a")]
     assert list(judge.judge(rows)) == ["accuracy"]
     late = Judge(metrics)
     assert list(late.judge(rows)) == ["accuracy"]
-    assert "query 2 has none" in str(late.faults["vqa-accuracy-raw"])
+    assert "query 2 lacks" in str(late.faults["vqa-accuracy-raw"])
 
 
 def test_queries_are_not_read_where_no_metric_needs_them() -> None:

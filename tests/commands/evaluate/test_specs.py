@@ -67,8 +67,8 @@ def test_each_is_read_once() -> None:
         ([":pool=10"], "NAME:OPTION=VALUE"),
         (["i2i+"], "NAME:OPTION=VALUE"),
         (["+mmr"], "NAME:OPTION=VALUE"),
-        (["a/b=mmr"], "can be no label"),
-        (["=mmr"], "can be no label"),
+        (["a/b=mmr"], "cannot be a label"),
+        (["=mmr"], "cannot be a label"),
         (["mmr:pool=1:pool=2"], "pool is given twice"),
     ],
 )

@@ -358,9 +358,9 @@ def test_what_stands_in_for_demonstrations_is_in_no_plan_or_chat(workspace: Work
     assert not (workspace.root / "exports").exists()
 
 
-def test_a_file_that_stands_in_for_demonstrations_is_no_selector(workspace: Workspace) -> None:
+def test_an_intervention_is_not_a_selector(workspace: Workspace) -> None:
     words = (
-        r"{0} is no selector; its file is .*/checkpoints/{0}-…/last\.safetensors, which `icltool evaluate --vectors`"
+        r"{0} is not a selector; `icltool evaluate --vectors` takes its file, .*/checkpoints/{0}-…/last\.safetensors"
     )
     for learner in load_registry().names("interventions"):
         with pytest.raises(ConfigError, match=words.format(learner)):

@@ -101,7 +101,7 @@ def test_queries_without_a_sequence_are_counted(tmp_path: Path, index: IndexSet)
     queries = make_queries(index, range(0, 240, 20))
     made = sequences(index, queries)
     path = write(tmp_path / "oracle.h5", made[3:])
-    with pytest.raises(DataError, match=r"holds no sequence for 3 of 12 queries \(query \d+, say\)") as caught:
+    with pytest.raises(DataError, match=r"holds no sequence for 3 of 12 queries \(such as query \d+\)") as caught:
         OracleRetriever(OracleOptions(file=path)).retrieve(index, queries, SHOTS, 0)
     assert "icltool generate --queries validation" in str(caught.value.hint)
 

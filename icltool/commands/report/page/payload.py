@@ -72,7 +72,7 @@ def images(page: Page) -> str:
     the page."""
     for one in page.images:
         if not one.source.startswith("data:image/"):
-            raise ValueError("a thumbnail is no data address of an image")
+            raise ValueError("a thumbnail is not a data URL of an image")
     return htmlsafe_json_dumps([one.source for one in page.images], separators=(",", ":"))
 
 
