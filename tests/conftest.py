@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """What a shell starts in the background ignores Ctrl-C, and so would every process that a test starts."""
+    os.environ.pop("COLUMNS", None)  # output is wrapped where a test sets it only
     gc.disable()  # while the tests are imported: see below
     if config.getoption("--minutes") is not None:  # workers inherit it
         os.environ.setdefault(_DEADLINE, str(time.time() + 60 * config.getoption("--minutes")))

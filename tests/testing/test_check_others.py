@@ -237,7 +237,7 @@ def test_check_executor_accepts_a_right_one() -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (LosesTheLast, "results came back"),
+        (LosesTheLast, "gave results for"),
         (WorkerPerUnit, "for every unit"),
         (SwallowsErrors, "raised nothing"),
         (LosesNotes, "is not in `notes`"),

@@ -45,7 +45,7 @@ def run(config: ReportConfig, progress: Progress) -> StageReport:
     write_text(target, text)
     size = len(text.encode()) / _MEGA
     row = {
-        "shown": page.kind,
+        "content": page.kind,
         "settings": len(page.settings),
         "queries": len(page.queries),
         "images": f"{len(page.images):,} of {len(draft.references):,}",

@@ -202,7 +202,7 @@ def test_errors_as_users_meet_them(prepared: Path, tmp_path: Path, capsys: pytes
     assert "set SHERLOCK_PATH" in refusal(capsys, "prepare", "sherlock", *where)
     assert "set PERSONALITY_CAPTIONS_PATH" in refusal(capsys, "prepare", "personality-captions", *where)
     image_path(root, "VG_100K/7.jpg").unlink()
-    assert "names 1 image that" in refusal(capsys, "prepare", "sherlock", *where, "--root", str(root))
+    assert "names 1 image missing" in refusal(capsys, "prepare", "sherlock", *where, "--root", str(root))
     (tmp_path / "styles.txt").write_text("Sweet\nSweet\n")
     assert "'Sweet' is listed 2 times" in refusal(
         capsys, "prepare", "personality-captions", *where, "--root", str(root),

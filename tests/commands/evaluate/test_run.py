@@ -363,7 +363,7 @@ def test_what_another_setting_of_the_same_name_found_stays(workspace: Path) -> N
     files = {file.name: file.read_text() for file in (first.path / "predictions").iterdir()}
     second = asked(9)
     [told] = [line for line in second.remarks if "are now called" in line]
-    assert told.startswith("mmr, 2-shot: what was evaluated before with other options or inputs (options then: pool=3)")
+    assert told.startswith("mmr, 2-shot: the earlier results with other options or inputs (options then: pool=3) are")
     assert f"are now called mmr@{digest}" in told
     assert second.results[0].extra["digest"] != first.results[0].extra["digest"]
     kept = {result.method: result for result in read_evaluation(first.path).results}

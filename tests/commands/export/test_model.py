@@ -221,7 +221,7 @@ def test_what_cannot_be_exported(
     )
     assert "model cannot be exported as csv hint: choose from folder, tar.gz" in refused(*at, "--format=csv")
     assert "--dtype means nothing for --weights fine-tuned" in refused(*at, "--weights=fine-tuned", "--dtype=float16")
-    assert "cut.safetensors is cut" in refused("model", "--input", moved / "cut.safetensors")
+    assert "cut.safetensors is truncated" in refused("model", "--input", moved / "cut.safetensors")
     assert "--weights, --configuration means nothing for results" in refused(
         "results", "--weights=fine-tuned", "--configuration=none"
     )

@@ -218,7 +218,7 @@ def test_a_missing_checkpoint_lists_those_there(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("min_vl.safetensors", b"\x10\x00", "cut or no safetensors file"),
+        ("min_vl.safetensors", b"\x10\x00", "truncated or not a safetensors file"),
         ("config.json", b"{", "truncated or malformed"),
         ("README.md", b"\xff\xfe", "cannot be read"),
     ],
@@ -343,10 +343,10 @@ def test_a_plan_of_the_best_sequences(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("what", ["plan", "chat"])
-def test_what_stands_in_for_demonstrations_is_in_no_plan_or_chat(workspace: Workspace, what: str) -> None:
+def test_an_intervention_is_in_no_plan_or_chat(workspace: Workspace, what: str) -> None:
     folder = workspace.evaluation_folder("shapes", "caption", "tiny-idefics", "beef0000")
     live = SettingResult("live", 0, 0, 40, {"cider": MetricResult(30.0, 28.0, 32.0)}, 3.0, {"intervention": {}})
-    words = f"live stands in for demonstrations: what it puts into the model is not in a {what}"
+    words = f"live is an intervention: what it puts into the model is not in a {what}"
     cases = (([live, *_results()], {"method": "live"}), ([live], {}), (_results(), {"method": "live"}))
     for results, options in cases:
         write_results(folder, results, {"seed": 0})
@@ -372,7 +372,7 @@ def test_an_intervention_is_not_a_selector(workspace: Workspace) -> None:
     for options in ({"learner": "live"}, {"input": folder}, {"input": folder / "last.safetensors"}):
         with pytest.raises(ConfigError) as caught:
             _run(workspace, "selector", **options)
-        assert f"its file is {folder / 'last.safetensors'}, which" in caught.value.message
+        assert str(folder / "last.safetensors") in caught.value.message
 
 
 @pytest.mark.parametrize(("images", "message"), [("path", "does not exist"), ("data", "cannot be read")])
@@ -381,7 +381,7 @@ def test_a_missing_image_is_named(tmp_path: Path, images: str, message: str) -> 
     with pytest.raises(DataError, match=rf"gone\.jpg {message}"):
         form.messages([], _example(image=str(tmp_path / "gone.jpg")))
     (tmp_path / "notes.jpg").write_text("no image")
-    with pytest.raises(DataError, match=r"notes\.jpg is no JPEG"):
+    with pytest.raises(DataError, match=r"notes\.jpg is not a JPEG"):
         export._ChatForm("caption", "turns", openai=True, data=True).messages(
             [], _example(image=str(tmp_path / "notes.jpg"))
         )

@@ -77,5 +77,5 @@ def test_a_header_is_rewritten_and_no_number_moves(tmp_path: Path) -> None:
         for name, tensor in tensors.items():
             assert torch.equal(file.get_tensor(name), tensor)
     source.write_bytes(source.read_bytes()[:20])
-    with pytest.raises(StoreError, match=r"a\.safetensors is cut"):
+    with pytest.raises(StoreError, match=r"a\.safetensors is truncated"):
         rewrite_header(source, target, dict)

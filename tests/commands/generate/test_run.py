@@ -374,7 +374,7 @@ def test_mean_scores_as_texts(values: list[list[float]], base: list[float], rows
 def test_the_table_says_what_the_score_is(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show(generate.run(config(workspace), QUIET))
     printed = capsys.readouterr().out
-    assert "score: probability of the label given the sequence (infoscore)" in printed
+    assert "score: probability of the label given the demonstrations (InfoScore)" in printed
     assert "4 anchors (4 searched now), 2 demonstrations each, of 6 candidates" in printed
     assert not re.search(r"\bICDs?\b|-0\b", printed)
     assert max(map(len, printed.partition(" prompts, ")[0].splitlines())) <= 80

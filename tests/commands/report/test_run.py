@@ -52,7 +52,7 @@ def test_every_evaluation_of_the_workspace_is_shown(world: Path) -> None:
     (row,) = made.rows()
     size = made.path.stat().st_size
     assert row == {
-        "shown": "evaluations",
+        "content": "evaluations",
         "settings": 4,
         "queries": 6,
         "images": "30 of 30",
@@ -108,7 +108,7 @@ def test_sequences_are_a_page_of_their_own(world: Path) -> None:
     file = world / "sequences" / "hand.h5"
     made = _run(world, sequences=file, images=False)
     assert made.path == world / "exports" / "hand.html"
-    assert made.rows()[0]["shown"] == "sequences"
+    assert made.rows()[0]["content"] == "sequences"
     assert any("unfinished: 1 of 4 anchors so far" in line for line in made.lines())
     assert any("another version" in line for line in made.lines())
     with pytest.raises(ConfigError, match="pages of their own"):

@@ -96,8 +96,8 @@ def test_what_is_told_instead(home: Path) -> None:
     assert (lines["model path"], lines["plan"]) == ("~/models/small", "exports/plan.json")
     assert lines["scratch"] == "/scratch/~/cache"
     assert dict(page.settings[0].lines) == {
-        "fine-tuned weights": "~/fine-tuned/best.safetensors",
-        "stands in for demonstrations": "checkpoints/v/last.safetensors",
+        "fine-tuned weights": "~/tuned/best.safetensors",
+        "intervention": "checkpoints/v/last.safetensors",
         "seconds for all answers": "1.0",
     }
     gone = f"evaluations/{folder.name}/predictions/method-1-1-shot-seed0.jsonl does not exist"
