@@ -335,7 +335,7 @@ def test_cut_and_missing_arrow_files(tmp_path: Path) -> None:
     for length in (0, 10, len(content) // 2, len(content) - 200):
         arrow.write_bytes(content[:length])
         message = refused(folder, "train").message
-        assert message.startswith((f"{folder / 'train'} cannot be read", f"{folder / 'train'} is cut"))
+        assert message.startswith((f"{folder / 'train'} cannot be read", f"{folder / 'train'} is truncated"))
     arrow.unlink()
     error = refused(folder, "train")
     assert error.message.startswith(f"{folder / 'train'} cannot be read")

@@ -197,7 +197,7 @@ def test_missing_predictions_are_said(world: Path) -> None:
     gone, cut = (path.relative_to(world) for path in (gone, cut))
     assert first.startswith(f"{gone} does not exist")
     assert second.startswith("the predictions of random, 1 shots, are malformed: query ")
-    assert third.startswith(f"{cut}, line 5, is cut")
+    assert third.startswith(f"{cut}, line 5, is truncated")
     missing = [r for r in page.results if r.missing]
     assert len(missing) == 15
     assert {page.settings[r.setting].method for r in missing} == {"random"}
