@@ -72,7 +72,7 @@ def _common() -> list[inspect.Parameter]:
             Optional[list[str]],  # noqa: UP045
             "--set",
             metavar="KEY=VALUE",
-            help="set one option, over the profile and under the other flags; repeatable",
+            help="set one option: overrides the profile, and is overridden by the other flags; repeatable",
             heading=Heading(COMMON, daily=False),
         ),
         QUIET,

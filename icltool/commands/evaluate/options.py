@@ -125,7 +125,7 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
     cost: bool | None = Field(
         default=None,
         description="measure prompt tokens, FLOPs and seconds per query, on a few queries answered one at a time",
-        json_schema_extra={**_OUTPUT, "default": "yes if an intervention is evaluated"},
+        json_schema_extra={**_OUTPUT, "default": "on if an intervention is evaluated"},
     )
     csv: Path | None = Field(
         default=None,
