@@ -64,7 +64,7 @@ def _embedding(arrays: QuerySet | IndexSet, need: str) -> FloatArray:
     """The embedding that `need` names. ValueError where it is not filled."""
     vectors = {"image": arrays.image, "text": arrays.text, **arrays.embedded}.get(need)
     if vectors is None:
-        raise ValueError(f"{type(arrays).__name__}.{need} is not filled, though the component needs it")
+        raise ValueError(f"{type(arrays).__name__}.{need} is None, but the component needs it")
     return vectors
 
 

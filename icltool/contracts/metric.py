@@ -98,5 +98,5 @@ def too_few_references(judge: object, references: Callable[[], Iterable[Sequence
     return DataError(
         f"VQA accuracy needs {least} reference answers to a question, and there are questions with {fewest}: "
         "it would never be 1 there",
-        "exact-match judges by fewer",
+        "use exact-match, which needs fewer",
     )

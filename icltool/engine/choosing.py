@@ -245,7 +245,7 @@ def _check_needs(part: Part) -> None:
         known = sorted({*ARRAYS, *HANDED})
         close = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.6)
         raise PluginError(
-            f"{part.name!r} needs {', '.join(map(repr, unknown))}, which no method can be handed",
+            f"{part.name!r} needs {', '.join(map(repr, unknown))}, which icltool does not provide",
             (f"did you mean {close[0]!r}? " if close else "")
             + f"needs: {', '.join(known)}, image@ENCODER, text@ENCODER",
         )

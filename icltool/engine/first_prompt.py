@@ -40,5 +40,5 @@ def check_first_prompt(model: Model, name: str, path: str, task: Task | str) -> 
             message = " ".join(str(error).split())[:240]
             raise ConfigError(
                 f"model {name}, loaded from {path}, cannot read its first prompt: {type(error).__name__}: {message}",
-                "its files do not fit one another (config.json, the tokenizer's and the image processor's): get them again",
+                "its files do not match (config.json, the tokenizer's and the image processor's): download them again",
             ) from error

@@ -1,1 +1,1 @@
-"""."""
+"""Running units of work, and showing how far they are."""

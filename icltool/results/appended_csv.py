@@ -126,7 +126,7 @@ def append_rows(file: Path, rows: Sequence[Mapping[str, object]], key: Sequence[
         keys = [_cell(name) for name in key]
         if header and (lacking := [name for name in keys if name not in header]):
             raise StoreError(
-                f"{file} is another table: it has no column {', '.join(lacking)}, but {_shown(header)}",
+                f"{file} is a different table: it lacks column {', '.join(lacking)}, but {_shown(header)}",
                 "give another file",
             )
         new_columns = [name for name in wanted if name not in header]
@@ -197,7 +197,7 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         lines = [line for line in reader if line]
     except csv.Error as error:
         raise StoreError(
-            f"{file}, line {reader.line_num}, is not valid CSV: {error}", "mend it, or give another file"
+            f"{file}, line {reader.line_num}, is not valid CSV: {error}", "correct it, or give another file"
         ) from error
     finally:
         csv.field_size_limit(limit)
@@ -210,7 +210,7 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         if len(line) > len(header):
             raise StoreError(
                 f"{file}: row {number} has {len(line)} cells for {len(header)} columns",
-                "mend it, or give another file",
+                "correct it, or give another file",
             )
     return header, [dict(zip(header, line, strict=False)) for line in lines[1:]]
 

@@ -235,7 +235,7 @@ def _columns(
     for kind in VECTORS:
         if kind in names:
             if embeddings is None:
-                raise ValueError(f"{kind} vectors are needed and no embeddings are open")
+                raise ValueError(f"{kind} vectors are needed, but no embeddings are open")
             columns[kind] = _vectors(embeddings, kind, chosen if rows is not None else None)
     if "texts" in names:
         texts = records.texts

@@ -141,7 +141,7 @@ def check_identity(
             "prepare that data set again, use another workspace, or overwrite the file with --overwrite",
         )
     raise StoreError(
-        f"{path} was made with other options: {key} is {old!r} in {what}, {new!r} in this run",
+        f"{path} was made with different options: {key} is {old!r} in {what}, {new!r} in this run",
         "use the same options, or overwrite the file with --overwrite",
     )
 
@@ -174,12 +174,13 @@ def open_h5(path: Path, schema: Schema) -> tuple[h5py.File, Header]:
         raise StoreError(f"{path} does not exist", f"run `{schema.command}`")
     if path.is_dir() or not os.access(path, os.R_OK):
         raise StoreError(
-            f"{path} is a folder or may not be read", f"{schema.noun} are a file made by `{schema.command}`"
+            f"{path} is a folder, or you lack permission to read it",
+            f"{schema.noun} are a file made by `{schema.command}`",
         )
     with reading(path, schema):
         if not h5py.is_hdf5(path):
             raise StoreError(
-                f"{path} is not an HDF5 file, or its beginning is lost",
+                f"{path} is not an HDF5 file, or its beginning is damaged",
                 f"give another file, or run `{schema.command}` again",
             )
         file = h5py.File(path, "r", locking=False, rdcc_nbytes=_CACHE_BYTES)
@@ -191,11 +192,15 @@ def open_h5(path: Path, schema: Schema) -> tuple[h5py.File, Header]:
         raise
 
 
+class ForeignFileError(StoreError):
+    """An HDF5 file that icltool did not write."""
+
+
 def _read_header(path: Path, schema: Schema, file: h5py.File) -> Header:
     attributes = dict(file.attrs.items())
     name = attributes.get("schema")
     if not isinstance(name, str):
-        raise StoreError(f"{path} is not a file of icltool's (it has no schema)", f"run `{schema.command}`")
+        raise ForeignFileError(f"{path} was not written by icltool: it has no schema", f"run `{schema.command}`")
     if name != schema.name:
         raise StoreError(f"{path} holds {name}, not {schema.name}", f"{schema.noun} are made by `{schema.command}`")
     version = int(attributes["schema_version"])

@@ -108,7 +108,7 @@ class EmbeddingWriter(JournaledWriter):
         the rows before `done` are then stored.
         """
         if self._done + len(ids) > self.total:
-            raise ValueError(f"{self._done + len(ids)} rows, but {self.total} were announced")
+            raise ValueError(f"{self._done + len(ids)} rows, but only {self.total} were expected")
         block = self.layout.block(ids, features)
         step = self.layout.block_rows
         for start in range(0, len(ids), step):
@@ -243,7 +243,7 @@ def _pending(journal: Journal, stored: int) -> list[tuple[int, range]]:
         if first > stored:
             raise StoreError(
                 f"{journal.path} continues at row {first}, but its file has {stored} rows",
-                "put the file back that it belongs to, or start again with --overwrite",
+                "restore the file that it belongs to, or restart with --overwrite",
             )
         if first + count > stored:
             ranges.append((index, range(stored - first, count)))

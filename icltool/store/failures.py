@@ -60,7 +60,7 @@ def _entry(path: Path, entry: Json) -> GivenUp:
         or type(entry.get("count", 1)) is not int
         or not isinstance(entry.get("error", ""), str)
     ):
-        raise StoreError(f"{path} is malformed: {entry!r} says of no failure", "remove it")
+        raise StoreError(f"{path} is malformed: {entry!r} does not describe a failure", "remove it")
     return cast(GivenUp, entry)
 
 

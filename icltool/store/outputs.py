@@ -24,12 +24,12 @@ def output_of(config: Output, name: str, sources: tuple[Path, ...], folder: bool
     being read."""
     target = config.output or config.workspace / "exports" / name
     if any(target.resolve() == source.resolve() for source in sources):
-        raise StoreError(f"{target} is what is to be read", "give another --output")
+        raise StoreError(f"{target} is also the input", "give another --output")
     if not folder and target.is_dir():
         raise StoreError(f"{target} is a folder", "give a file as --output")
     if folder and target.exists() and not target.is_dir():
         raise StoreError(f"{target} is a file", "give a folder as --output")
     exists = any(target.iterdir()) if target.is_dir() else target.exists()
     if exists and not config.overwrite:
-        raise StoreError(f"{target} exists already", "add --overwrite, or give another --output")
+        raise StoreError(f"{target} already exists", "add --overwrite, or give another --output")
     return target

@@ -185,7 +185,7 @@ def _content(path: Path) -> tuple[dict[str, Json], str]:
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise StoreError(f"plan {path} is not valid JSON: {error}", _AGAIN) from error
     if not isinstance(content, dict):
-        raise StoreError(f"plan {path} must be a JSON object, not {type(content).__name__}", _AGAIN)
+        raise StoreError(f"plan {path} must be a JSON object, got {type(content).__name__}", _AGAIN)
     return content, hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
@@ -221,14 +221,14 @@ def _check_head(path: Path, content: Mapping[str, Json]) -> None:
 def _text(path: Path, content: Mapping[str, Json], key: str) -> str | None:
     value = content.get(key)
     if not isinstance(value, str | None):
-        raise StoreError(f"plan {path}: {key} must be a text, not {value!r}", _AGAIN)
+        raise StoreError(f"plan {path}: {key} must be a string, got {value!r}", _AGAIN)
     return value
 
 
 def _made(path: Path, content: Mapping[str, Json]) -> dict[str, Json]:
     provenance = content.get("made")
     if not isinstance(provenance, dict | None):
-        raise StoreError(f"plan {path}: made must be an object, not {provenance!r}", _AGAIN)
+        raise StoreError(f"plan {path}: made must be an object, got {provenance!r}", _AGAIN)
     return provenance or {}
 
 
@@ -251,7 +251,7 @@ def _queries(path: Path, entries: Json) -> dict[int, tuple[int, ...]]:
         if not _INTEGER.fullmatch(key) or int(key) not in _INT64:
             raise StoreError(f"plan {path}: query id {key!r} is not an integer", _AGAIN)
         if not isinstance(icds, list):
-            raise StoreError(f"plan {path}: query {key} has {icds!r} in place of a list of ICD ids", _AGAIN)
+            raise StoreError(f"plan {path}: query {key} has {icds!r} instead of a list of demonstration ids", _AGAIN)
         ids: list[int] = []
         for icd in icds:
             if type(icd) is not int or icd not in _INT64:

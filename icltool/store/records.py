@@ -78,10 +78,12 @@ def write_dataset(
         described: dict[str, SplitEntry] = {}
         for split in splits:
             if split.name in described:
-                raise DataError(f"data set {name!r} has a second split {split.name!r}", "this is a fault of its reader")
+                raise DataError(
+                    f"data set {name!r} has a second split {split.name!r}", "this is an error in its reader"
+                )
             described[split.name] = _write_split(temporary, folder, name, task, split, progress)
         if not described:
-            raise DataError(f"data set {name!r} has no splits for task {task!r}", "this is a fault of its reader")
+            raise DataError(f"data set {name!r} has no splits for task {task!r}", "this is an error in its reader")
         files = image_files(image for name in described for image in _images(temporary / name))
         images = stamps(files, folder.parents[2].absolute(), progress if verify else None)
         np.save(temporary / IMAGES, images)
@@ -187,7 +189,7 @@ def _row(example: Example) -> dict[str, object]:
             f"the path of image {example.image!a} is not valid Unicode", "rename the folder or the file"
         ) from error
     if example.image and not Path(image_file(example.image)).is_absolute():
-        raise DataError(f"image path {example.image!r} is not absolute", "this is a fault of the data set's reader")
+        raise DataError(f"image path {example.image!r} is not absolute", "this is an error in the data set's reader")
     return {
         "id": int(example.id),
         "image": example.image,

@@ -78,7 +78,7 @@ class SequenceWriter(JournaledWriter):
         if result.query_id in self._finished:
             raise ValueError(f"query {result.query_id} is finished already")
         if len(self._finished) >= self.total:
-            raise ValueError(f"more than the {self.total} queries announced")
+            raise ValueError(f"more than the {self.total} expected queries")
         self._append(self._layout.pack(result))
         self._finished.add(result.query_id)
 

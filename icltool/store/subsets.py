@@ -124,6 +124,6 @@ def _listed(path: Path, data: bytes) -> dict[int, float | None]:
         if not -(2**63) <= one < 2**63:
             raise StoreError(f"subset {path}, line {number}: {text[:40]!r} is not an id", _AGAIN)
         if one in scores:
-            raise StoreError(f"subset {path}, line {number}: example {one} is named twice", _AGAIN)
+            raise StoreError(f"subset {path}, line {number}: example {one} is listed twice", _AGAIN)
         scores[one] = None
     return scores

@@ -72,7 +72,7 @@ def write_world(root: Path, options: WorldOptions, progress: Progress) -> bool:
         if is_finished(root, options):
             return False
         if root.exists() and not _replaceable(root):
-            raise StoreError(f"{root} holds something else than a world", "remove it, or choose another folder")
+            raise StoreError(f"{root} contains something other than a world", "remove it, or choose another folder")
         temporary = root.with_name(f".{root.name}.{secrets.token_hex(4)}.tmp")
         try:
             with writing(root):

@@ -110,7 +110,7 @@ def test_what_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"name,score\nx,1\n", "is another table: it has no column key, but name, score"),
+        (b"name,score\nx,1\n", "is a different table: it lacks column key, but name, score"),
         (b"key;cider\na;1\n", "are its cells separated by other signs than commas"),
         (b'key\n"a\n', "line 2, is not valid CSV"),
         (b"key,key\na,b\n", "has two columns 'key'"),

@@ -136,7 +136,7 @@ def test_wrong_use(memory_path: Path) -> None:
             writer.append(ids_of(range(3)), {"image": features["image"]})
         with pytest.raises(ValueError, match="text/text has shape"):
             writer.append(ids_of(range(3)), {**features, "text": features["text"][:2]})
-        with pytest.raises(ValueError, match="4 rows, but 3"):
+        with pytest.raises(ValueError, match="4 rows, but only 3 were expected"):
             writer.append(ids_of(range(4)), features_of(range(4)))
         assert writer.done == 0
         writer.append(ids_of(range(0)), {name: array[:0] for name, array in features.items()})

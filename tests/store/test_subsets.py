@@ -44,7 +44,7 @@ def test_a_plain_list_of_ids_has_no_scores_and_no_provenance(tmp_path: Path) -> 
     [
         ("", "has no ids"),
         ("\n  \n", "has no ids"),
-        ("1\n2\n1\n", "line 3: example 1 is named twice"),
+        ("1\n2\n1\n", "line 3: example 1 is listed twice"),
         ("1\nred\n", "line 2: 'red' is not an id"),
         ("9223372036854775808\n", "line 1: '9223372036854775808' is not an id"),
         ("\x00\xff\n", "is not an id"),

@@ -169,7 +169,7 @@ def test_other_options_and_lost_files_write_it_anew(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("three years")
-    with pytest.raises(StoreError, match=r"holds something else than a world"):
+    with pytest.raises(StoreError, match=r"contains something other than a world"):
         write_world(tmp_path, OPTIONS, SilentProgress())
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 

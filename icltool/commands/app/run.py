@@ -106,7 +106,7 @@ def _port(config: AppConfig) -> int:
             reason = error.strerror or str(error)
             if error.errno == errno.EADDRINUSE and config.port is not None:
                 raise ConfigError(
-                    f"port {port} of {config.host} is in use by another program",
+                    f"port {port} of {config.host} is already in use",
                     "give another --port, or leave it out to use a free one",
                 ) from error
     raise ConfigError(f"cannot serve at {config.host}:{ports[-1]}: {reason}", "give another --port or --host")

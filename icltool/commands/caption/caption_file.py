@@ -114,6 +114,6 @@ def _journal(file: Path, identity: dict[str, object], overwrite: bool) -> Journa
         key for key in identity if canonical_json(journal.identity.get(key)) != canonical_json(identity[key])
     )
     raise StoreError(
-        f"{path} holds unfinished captions of another call (other {', '.join(changed) or 'options'})",
+        f"{path} contains unfinished captions made with different {', '.join(changed) or 'options'}",
         "finish that call, give another --output, or drop them with --overwrite",
     )

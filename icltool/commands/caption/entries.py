@@ -131,7 +131,7 @@ def _entry(file: Path, number: int, fields: object, folder: Path) -> Entry:
         if key not in KEYS:
             raise DataError(f"{where}: unknown key {key!r}", suggestion(key, KEYS))
         if not isinstance(value, str):
-            raise DataError(f"{where}: {key} must be a text, got {_kind(value)}")
+            raise DataError(f"{where}: {key} must be a string, got {_kind(value)}")
     fields = {key: value for key, value in fields.items() if value.strip()}
     names = [key for key in ("image", "image_hash") if key in fields]
     if len(names) != 1:

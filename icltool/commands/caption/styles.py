@@ -28,7 +28,7 @@ def styles_in(file: Path) -> list[str]:
         raise DataError(f"{file} cannot be read: {reason}", "give a text file with one style on each line") from error
     styles = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not styles:
-        raise DataError(f"{file} has no style", "give a text file with one style on each line")
+        raise DataError(f"{file} contains no styles", "give a text file with one style on each line")
     return styles
 
 

@@ -34,7 +34,9 @@ def command(**values: Any) -> None:
     if not as_json:
         _show(report, quiet and not asking)
     if config.selects and not config.dry_run and report.artefacts and not report.free:
-        raise StoreError("nothing was removed: other processes are writing all of it", "wait for them, or stop them")
+        raise StoreError(
+            "nothing was removed: everything is being written by other processes", "wait for them, or stop them"
+        )
     if asking:
         _ask(clean.question(report), as_json)
     if removing:

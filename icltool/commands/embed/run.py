@@ -178,7 +178,7 @@ class _Splits:
         if encoded.fingerprint != made_by:
             raise StoreError(
                 f"{job.path} was made with weights {made_by} of {self.config.encoder}, but a worker has {encoded.fingerprint}",
-                "give every worker the same weights, or start the file again with --overwrite",
+                "give every worker the same weights, or restart the file with --overwrite",
             )
         writer.put(rows.low, encoded.ids, encoded.features)
         self.embedded[job.split] += rows.high - rows.low

@@ -36,7 +36,7 @@ def weights_of(inputs: Inputs, options: Mapping[str, object]) -> Path:
     config = inputs.config
     if config.model_path is not None and _fine_tuned_path(Path(config.model_path)):
         raise ConfigError(
-            f"{config.model_path} holds fine-tuned weights already: every method of the call answers with them",
+            f"{config.model_path} holds fine-tuned weights already: every method would use them",
             "--method zero-shot evaluates them; for --method finetuned name the model they were made from by --model",
         )
     if "file" in options:

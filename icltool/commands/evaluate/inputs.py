@@ -124,7 +124,8 @@ class Inputs:
         size, total = self.config.query_size, len(self.index)
         if size is None:
             raise ConfigError(
-                "--queries train asks --query-size examples of the index set", "for example --query-size 500"
+                "--queries train needs --query-size, the number of examples taken from the index set",
+                "for example --query-size 500",
             )
         if self.config.test_size >= 0:
             raise ConfigError("--test-size takes validation queries", "--query-size is for --queries train")
@@ -135,13 +136,13 @@ class Inputs:
         subset, dataset = read_subset(file), self.dataset
         if subset.queries == "validation":
             raise ConfigError(
-                f"{file} was learned from validation queries, so nothing that it gives can be reported on them",
+                f"{file} was learned from validation queries, so its results on them cannot be reported",
                 "learn it from train queries",
             )
         if subset.fingerprint not in (None, dataset.fingerprint):
             raise StoreError(
                 f"{file} was made for another data set, or another version of it, than {dataset.name} ({dataset.task})",
-                "check --dataset and --task, or make it again",
+                "check --dataset and --task, or create it again",
             )
         return subset
 

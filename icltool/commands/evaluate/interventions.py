@@ -103,7 +103,7 @@ def newest_file(inputs: Inputs, method: str) -> Path:
     if not best[0]:
         raise StoreError(
             f"the training in {folder} is unfinished",
-            f"run the same {command} to go on, or name it: --vectors {folder}",
+            f"run the same {command} to resume, or name it: --vectors {folder}",
         )
     return folder / WEIGHTS
 

@@ -170,7 +170,7 @@ def _lacking(metric: Metric | None, query_id: int) -> DataError:
     name, field = "the metric" if metric is None else metric.name, _reads(metric).replace("_", " ")
     return DataError(
         f"{name} reads {field}, which query {query_id} lacks",
-        "prepare the data set again if it was prepared before they were kept, or take another metric",
+        "prepare the data set again if an older version prepared it, or use another metric",
     )
 
 

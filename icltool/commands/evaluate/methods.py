@@ -143,7 +143,7 @@ def _named(inputs: Inputs, spec: Spec, files: Sequence[Path]) -> list[Method]:
     name, shots = spec.name, tuple(sorted(set(inputs.config.shots)))
     if name == ZERO_SHOT:
         if spec.label != ZERO_SHOT:
-            raise ConfigError("zero-shot has no options and no other name", "--method zero-shot")
+            raise ConfigError("zero-shot takes neither options nor a label", "--method zero-shot")
         return [Method(ZERO_SHOT, None, (0,))]
     if len(spec.names) == 1:
         options = {**own_options(inputs.config.method_options, name), **spec.options}
@@ -252,7 +252,7 @@ def _part(inputs: Inputs, name: str, label: str, values: dict[str, Any]) -> Retr
         raise StoreError(
             f"{options.get('file', label)} was made for another data set, or another version of it, than "
             f"{inputs.dataset.name} ({inputs.dataset.task})",
-            "check --dataset and --task, or make it again",
+            "check --dataset and --task, or create it again",
         )
     remarks = list(retriever.remarks) if isinstance(retriever, HasRemarks) else []
     if "folder" in options:

@@ -54,7 +54,7 @@ class Settings:
         self.inputs = inputs
         config = inputs.config
         if min(config.shots, default=-1) < 0:
-            raise ConfigError("--shots takes numbers from 0 up", "--shots 1,2,4")
+            raise ConfigError("--shots must be non-negative integers", "--shots 1,2,4")
         if not config.seeds:
             raise ConfigError("--seed takes at least one number", "--seed 0")
         self.methods = methods(inputs)
@@ -71,7 +71,8 @@ class Settings:
         self._rows: dict[tuple[str, int, int], IntArray | None] = {}
         if config.permutations > 1 and (asking := [g[0].method.label for g in self.groups if g[0].asks]):
             raise ConfigError(
-                f"--permutations: {asking[0]} asks the model what to show, so further orders are known once it has answered",
+                f"--permutations: {asking[0]} asks the model which demonstrations to show, so other orders "
+                "are known only once the model has run",
                 "evaluate it without, then `icltool export plan` and `evaluate --plan FILE --permutations …`",
             )
 

@@ -42,8 +42,8 @@ class Spec:
             if whose not in self.names:
                 raise ConfigError(
                     f"{self.label}: the option {key} "
-                    + ("is of no method in it" if dot else "does not say whose it is"),
-                    f"{self.names[-1]}.{key.rpartition('.')[2]}={_told(self.options[key])}, say",
+                    + ("belongs to none of its methods" if dot else "does not name its method"),
+                    f"for example {self.names[-1]}.{key.rpartition('.')[2]}={_told(self.options[key])}",
                 )
         return {k.removeprefix(f"{name}."): v for k, v in self.options.items() if k.rpartition(".")[0] == name}
 
@@ -57,9 +57,7 @@ def read_specs(texts: Sequence[str]) -> list[Spec]:
     labels = [spec.label for spec in specs]
     for label in labels:
         if labels.count(label) > 1:
-            raise ConfigError(
-                f"two methods of the call are called {label!r}", "give them names of their own: --method LABEL=NAME:…"
-            )
+            raise ConfigError(f"two methods have the label {label!r}", "give each its own label: --method LABEL=NAME:…")
     return specs
 
 

@@ -89,7 +89,7 @@ def _weights(config: ExportConfig) -> Path:
     source = input_of(config, lambda w: _newest(w, config))
     if source.is_file():
         if config.checkpoint is not None and source.stem != config.checkpoint:
-            raise ConfigError(f"--input {source} is a file already", "leave --checkpoint out")
+            raise ConfigError(f"--input {source} is already a file", "leave --checkpoint out")
         return source
     file = source / f"{config.checkpoint or 'best'}.safetensors"
     if file.is_file():
@@ -264,7 +264,7 @@ def _check_replaced(target: Path) -> None:
         except (OSError, ValueError, KeyError, TypeError):
             ours = False
         if not ours:
-            raise StoreError(f"{target} holds other files than an exported model", "give another --output")
+            raise StoreError(f"{target} contains files that are not part of an exported model", "give another --output")
 
 
 def _take_place(content: Path, target: Path) -> None:

@@ -14,9 +14,7 @@ def input_of(config: ExportConfig, newest: Callable[[Workspace], Path]) -> Path:
     """--input, else the newest in the workspace. StoreError where it does not exist, ConfigError for several."""
     inputs = inputs_of(config, newest)
     if len(inputs) > 1:
-        raise ConfigError(
-            f"{config.what} are exported from one --input, and {len(inputs)} are given", "give one of them"
-        )
+        raise ConfigError(f"{config.what} are exported from one --input, got {len(inputs)}", "give one of them")
     return inputs[0]
 
 
@@ -24,5 +22,5 @@ def inputs_of(config: ExportConfig, newest: Callable[[Workspace], Path]) -> tupl
     """All that --input names, else the newest in the workspace. StoreError for one that does not exist."""
     for path in config.input:
         if not path.exists():
-            raise StoreError(f"{path} does not exist", "check --input; without it the newest in the workspace is taken")
+            raise StoreError(f"{path} does not exist", "check --input; without it, the newest in the workspace is used")
     return config.input or (newest(Workspace(config.workspace)),)

@@ -102,7 +102,7 @@ def _check_options(config: ExportConfig) -> None:
         ]
         if beside:
             raise ConfigError(
-                f"--append adds to a table, which {' and '.join(beside)} does not go with", "give one of them"
+                f"--append adds to a table, so it cannot be combined with {' and '.join(beside)}", "give one of them"
             )
     if config.what != "model":
         of_models = {"--weights": config.weights, "--configuration": config.configuration, "--dtype": config.dtype}
@@ -281,11 +281,11 @@ class _ChatForm:
             address = _data_address(path)
         elif image_reference(path).regions:
             raise ConfigError(
-                f"regions of image {image_reference(path).file} are shown, which its path cannot tell",
+                f"regions of image {image_reference(path).file} are shown, which a path cannot express",
                 "export with --images data",
             )
         elif not Path(path).is_file():
-            raise DataError(f"image {path} does not exist", "put it back, or run `icltool prepare` again")
+            raise DataError(f"image {path} does not exist", "restore it, or run `icltool prepare` again")
         else:
             address = Path(path).as_uri() if self.openai else path
         return (
@@ -305,7 +305,7 @@ def _data_address(path: str) -> str:
         data = Path(path).read_bytes()
     except OSError as error:
         raise DataError(
-            f"image {path} cannot be read: {error.strerror or error}", "put it back, or run `icltool prepare` again"
+            f"image {path} cannot be read: {error.strerror or error}", "restore it, or run `icltool prepare` again"
         ) from error
     kind = next((name for start, name in _IMAGE_TYPES.items() if data.startswith(start)), None)
     if kind is None:
@@ -336,7 +336,7 @@ def _chosen(config: ExportConfig, source: Path) -> tuple[Plan, str]:
         return plan_of_setting(evaluation.folder, setting, evaluation.provenance), name
     if wanted := _wanted_setting(config):
         raise ConfigError(
-            f"{', '.join(wanted)} chooses a setting of an evaluation, and {source} is none", "leave it out"
+            f"{', '.join(wanted)} chooses a setting of an evaluation, and {source} is not one", "leave it out"
         )
     if source.suffix == ".h5":
         return plan_of_sequences(source), source.stem

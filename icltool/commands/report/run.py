@@ -37,7 +37,9 @@ def run(config: ReportConfig, progress: Progress) -> StageReport:
     nothing to show, a results.json or a sequences file is missing or damaged, or the output is there already or cannot be
     written."""
     if config.sequences is not None and config.evaluations:
-        raise ConfigError("evaluations and --sequences are pages of their own", "give one of the two")
+        raise ConfigError(
+            "evaluations and --sequences cannot be combined: each has its own page", "give one of the two"
+        )
     target = _output(config)
     check_writable(target)
     draft = _draft(config, progress)
@@ -79,7 +81,7 @@ def _evaluations(config: ReportConfig) -> list[Path]:
         within = workspace.evaluations / name
         path = name if name.exists() or not within.exists() else within
         if not (path / RESULTS).exists() and any((path / part).is_dir() for part in ("evaluations", "datasets")):
-            raise StoreError(f"{name} is a workspace, and no evaluation", f"use --workspace {name}")
+            raise StoreError(f"{name} is a workspace, not an evaluation", f"use --workspace {name}")
         if not path.exists():
             raise StoreError(
                 f"{name} does not exist", f"give evaluation folders, as there are in {workspace.evaluations}"

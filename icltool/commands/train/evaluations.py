@@ -77,7 +77,7 @@ class EvaluationJob:
             raise ConfigError(f"--sequences: {config.learner} learns from evaluations", "give --evaluations FOLDER")
         if not config.evaluations:
             raise ConfigError(
-                f"{config.learner} learns from evaluations, and none is given",
+                f"{config.learner} learns from evaluations, but none is given",
                 f"give --evaluations FOLDER, made by `{_COMMAND}`",
             )
         self.learner, self.dataset = learner, dataset

@@ -108,7 +108,7 @@ def ship_files(paths: Mapping[str, Path], home: str, here_only: bool = False) ->
     for name, path in paths.items():
         source = path.resolve()
         if not source.exists():
-            raise DataError(f"{path} is to be shipped and does not exist", "see --ship-data")
+            raise DataError(f"{path} cannot be shipped: it does not exist", "see --ship-data")
         members = tuple(members_of(source))
         pieces = () if here_only else tuple(ray.put(piece) for piece in pieces_of(source, members))
         parcels[name] = Parcel(str(source), source.name, members, pieces)
@@ -208,6 +208,6 @@ def _fetched(parcel: Parcel) -> Iterator[bytes]:
             yield ray.get(piece, timeout=_FETCHES)
         except ray.exceptions.RayError as error:
             raise StoreError(
-                f"a piece of {parcel.source} that was shipped is lost ({type(error).__name__})",
+                f"part of the shipped copy of {parcel.source} is lost ({type(error).__name__})",
                 "what is shipped lasts for one run: ship it again; or put it on a disk that all machines share",
             ) from error

@@ -31,7 +31,7 @@ def gpu_search(queries: int, fetch: int) -> Search | None:
 def give_up(error: RuntimeError) -> None:
     """Searches on the CPU from now on: memory that others hold, kernels for other GPUs."""
     _failed.append(" ".join(str(error).split()))
-    warnings.warn(f"similarity search goes on without the GPU: {_failed[-1][-200:]}", IclWarning, stacklevel=3)
+    warnings.warn(f"similarity search continues without the GPU: {_failed[-1][-200:]}", IclWarning, stacklevel=3)
 
 
 @functools.cache

@@ -55,5 +55,5 @@ class SecondOptions(Options):
         if self.pool is not None:
             raise ConfigError(
                 f"pool={self.pool} has no effect on a method that chooses from the whole index set",
-                "leave it out, or name it for the method behind, which chooses among so many rows: A+B:B.pool=NUMBER",
+                "leave it out, or set it for the second method of a chain: A+B:B.pool=NUMBER",
             )

@@ -87,7 +87,7 @@ class PlanRetriever:
             where = "per query" if {len(icds) for icds in sequences} == {length} else f"for query {query}"
             raise ConfigError(
                 f"plan {self.file} has {length} demonstrations {where}, but --shots asks for {shots}",
-                f"ask for {length} shots, or for fewer: the last ones of each list are taken then",
+                f"ask for {length} shots, or for fewer: then the last ones of each list are used",
             )
         return [icds[len(icds) - shots :] for icds in sequences]
 

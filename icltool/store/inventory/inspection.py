@@ -16,7 +16,7 @@ from pathlib import Path
 from icltool.errors import StoreError
 from icltool.releases import __version__
 from icltool.store import embeddings, evaluations, failures, image_features, prepared, sequences
-from icltool.store.artefact import Header, open_h5, reading
+from icltool.store.artefact import ForeignFileError, Header, open_h5, reading
 from icltool.store.atomic import read_json
 from icltool.store.inventory.exports import is_caption_file, is_export
 from icltool.store.journal import journal_path
@@ -67,9 +67,9 @@ def inspect(kind: str, path: Path) -> Facts | None:
     people keep their own beside it. Nothing is raised for a damaged one."""
     try:
         return _READERS[kind](path)
+    except ForeignFileError:
+        return None
     except StoreError as error:
-        if "not a file of icltool's" in error.message:
-            return None
         version = any(said in error.message for said in ("newer icltool", "older icltool", "schema version"))
         return Facts(OTHER if version else DAMAGED, error.message.replace(str(path), path.name))
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:

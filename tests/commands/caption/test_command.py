@@ -119,7 +119,7 @@ def test_samples_of_a_data_set(workspace: Path, tmp_path: Path, capsys: pytest.C
         ([{"image": "GOOD"}, {"style": "Sweet"}], ["entry 2: no image"]),
         ([{"image": "GOOD", "image_hash": "x"}], ["entry 1: both image and image_hash"]),
         ([{"image": "GOOD", "stile": "x"}], ["entry 1: unknown key 'stile'", "did you mean 'style'"]),
-        ([{"image": 3}], ["entry 1: image must be a text, got a number"]),
+        ([{"image": 3}], ["entry 1: image must be a string, got a number"]),
         ([{"image": "GOOD"}, {"image": "gone.jpg"}], ["entry 2: ", "gone.jpg is missing", "--images FOLDER"]),
         (
             [{"image": "text.jpg"}],
@@ -189,7 +189,7 @@ def test_styles_are_checked_before_the_model_is_loaded(
     assert "entry 2: unknown style 'happpy'" in err
     assert "did you mean 'Happy'? known: Happy, Sweet; --any-style accepts it" in err
     assert "weights of idefics-9b are not" in refusal(capsys, *call, "--styles", str(styles), "--any-style")
-    assert "has no style" in refusal(capsys, *call, "--styles", str(written(tmp_path / "none.txt", "\n")))
+    assert "contains no styles" in refusal(capsys, *call, "--styles", str(written(tmp_path / "none.txt", "\n")))
 
 
 @pytest.mark.parametrize(("key", "task"), [("clue", "inference"), ("question", "vqa"), ("style", "style")])
@@ -220,7 +220,7 @@ def test_a_image_that_breaks_half_way_loses_nothing(
     assert not output.exists()
     assert journal_path(output).exists()
     other = refusal(capsys, *call, "--num-beams=1")
-    assert "holds unfinished captions of another call (other generation, options)" in other
+    assert "contains unfinished captions made with different generation, options" in other
     cut.write_bytes(data)
     assert run(call) == 0
     assert "2 of 6 images were captioned by an earlier run" in capsys.readouterr().out

@@ -181,7 +181,7 @@ def test_chats_show_the_regions(workspace: Path, capsys: pytest.CaptureFixture[s
     evaluated(capsys, workspace, "inference", "--shots=1")
     where = ["export", "chat", "--workspace", str(workspace)]
     error = refusal(capsys, *where)
-    assert "are shown, which its path cannot tell" in error
+    assert "are shown, which a path cannot express" in error
     assert "export with --images data" in error
     assert not list((workspace / "exports").glob("*.jsonl")) if (workspace / "exports").exists() else True
     assert run([*where, "--images=data", "--quiet"]) == 0

@@ -129,4 +129,4 @@ def test_all_of_it_being_written(workspace: Path, capsys: pytest.CaptureFixture[
         code, out, err = clean(capsys, workspace, "shapes-vqa-train-tiny-clip.h5", "--yes")
     assert (code, embedded(workspace)) == (2, EMBEDDINGS)
     assert f"being written by process {os.getpid()}: it is not removed" in out
-    assert "other processes are writing all of it" in err
+    assert "everything is being written by other processes" in err

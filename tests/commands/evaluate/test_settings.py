@@ -214,7 +214,7 @@ def test_methods_after_one_another_are_settings_of_their_own(workspace: Path) ->
         ("random+live", "live chooses no demonstrations"),
         ("random+finetuned", "finetuned chooses no demonstrations"),
         ("random+bm26", "unknown method 'bm26'"),
-        ("random+bm25:k1=3", "k1 does not say whose it is"),
+        ("random+bm25:k1=3", "k1 does not name its method"),
         ("random+bm25:random.reversed_order=true", "reversed_order is for the last method, bm25"),
         ("random:pool=3", "pool=3 has no effect"),
     ],

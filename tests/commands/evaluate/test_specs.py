@@ -42,13 +42,13 @@ def test_options_are_those_of_the_part_that_they_name() -> None:
     [plain] = read_specs(["mmr:pool=9"])
     assert plain.options_of("mmr") == {"pool": 9}
     for text, fault in (
-        ("i2i+mmr:pool=9", "pool does not say whose it is"),
-        ("i2i+mmr:dpp.pool=9", "dpp.pool is of no method in it"),
+        ("i2i+mmr:pool=9", "pool does not name its method"),
+        ("i2i+mmr:dpp.pool=9", "dpp.pool belongs to none of its methods"),
     ):
         [wrong] = read_specs([text])
         with pytest.raises(ConfigError, match=fault) as caught:
             wrong.options_of("i2i")
-        assert caught.value.hint == "mmr.pool=9, say"
+        assert caught.value.hint == "for example mmr.pool=9"
 
 
 def test_each_is_read_once() -> None:
@@ -61,8 +61,8 @@ def test_each_is_read_once() -> None:
 @pytest.mark.parametrize(
     ("texts", "fault"),
     [
-        (["A=i2i", "A=t2t"], "two methods of the call are called 'A'"),
-        (["mmr=i2i", "mmr"], "two methods of the call are called 'mmr'"),
+        (["A=i2i", "A=t2t"], "two methods have the label 'A'"),
+        (["mmr=i2i", "mmr"], "two methods have the label 'mmr'"),
         (["mmr:10"], "NAME:OPTION=VALUE"),
         ([":pool=10"], "NAME:OPTION=VALUE"),
         (["i2i+"], "NAME:OPTION=VALUE"),

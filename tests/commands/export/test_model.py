@@ -178,7 +178,7 @@ def test_the_newest_checkpoint_is_meant_and_answers(
     target = Path(row["folder"])
     assert target == workspace / "exports" / f"captioner-shapes-caption-{NAME}-cafe0001-best"
     again = refusal(capsys, "export", "model", "--workspace", str(workspace), "--task=caption")
-    assert "exists already" in again
+    assert "already exists" in again
     assert exported(capsys, "--workspace", workspace, "--task=caption", "--overwrite")["files"] == row["files"]
     captions = ["caption", "--model", str(target), "--samples=2", "--task=caption", f"--workspace={workspace}"]
     assert run([*captions, "--device=cpu", f"--output={workspace / 'c.json'}", "--quiet"]) == 0
@@ -213,9 +213,9 @@ def test_what_cannot_be_exported(
         return " ".join(refusal(capsys, "export", *map(str, arguments)).split())
 
     at = ["model", "--input", moved]
-    assert "other files than an exported model" in refused(*at, "--output", tmp_path / "mine", "--overwrite")
+    assert "files that are not part of an exported model" in refused(*at, "--output", tmp_path / "mine", "--overwrite")
     assert (tmp_path / "mine" / "thesis.tex").exists()
-    assert "is what is to be read" in refused(*at, "--output", moved, "--overwrite")
+    assert "is also the input" in refused(*at, "--output", moved, "--overwrite")
     assert "min_vl.safetensors does not exist; checkpoints there: best, cut, last" in refused(
         *at, "--checkpoint=min_vl"
     )

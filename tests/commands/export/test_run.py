@@ -163,7 +163,7 @@ def test_several_evaluations_are_one_file(workspace: Workspace, format: str) -> 
     assert text.count("lever-lm") == 2
     if format == "csv":
         assert [row["model"] for row in csv.DictReader(io.StringIO(text))] == ["", "", "other", "other"]
-    with pytest.raises(ConfigError, match="plan are exported from one --input, and 2 are given"):
+    with pytest.raises(ConfigError, match="plan are exported from one --input, got 2"):
         _run(workspace, "plan", input=tuple(folders))
 
 
@@ -254,7 +254,7 @@ def test_what_is_there_stays_unless_overwritten(workspace: Workspace, tmp_path: 
     _evaluation(workspace)
     output = tmp_path / "mine.csv"
     output.write_text("precious")
-    with pytest.raises(StoreError, match=r"mine\.csv exists already") as caught:
+    with pytest.raises(StoreError, match=r"mine\.csv already exists") as caught:
         _run(workspace, "results", output=output)
     assert "--overwrite" in str(caught.value.hint)
     assert output.read_text() == "precious"
@@ -265,7 +265,7 @@ def test_what_is_there_stays_unless_overwritten(workspace: Workspace, tmp_path: 
 def test_the_input_is_never_the_output(workspace: Workspace) -> None:
     path, _ = _sequences(workspace)
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="is what is to be read"):
+    with pytest.raises(StoreError, match="is also the input"):
         _run(workspace, "sequences", input=path, output=path, overwrite=True)
     assert path.read_bytes() == before
 
@@ -424,7 +424,7 @@ def test_regions_are_shown_as_data_and_no_path_stands_for_them(tmp_path: Path) -
         assert image.size == (8, 10)
     for openai in (False, True):
         with pytest.raises(
-            ConfigError, match=r"regions of image \S*x\.jpg are shown, which its path cannot tell"
+            ConfigError, match=r"regions of image \S*x\.jpg are shown, which a path cannot express"
         ) as caught:
             export._ChatForm("inference", "turns", openai=openai, data=False).messages([], _example(image=shown))
         assert caught.value.hint == "export with --images data"
@@ -441,7 +441,11 @@ def _example(image: str = "") -> Example:
         ("results", {"images": "data"}, "--images means nothing for results"),
         ("plan", {"images": "data"}, "--images means nothing for plan"),
         ("plan", {"append": "t.csv"}, "--append means nothing for plan"),
-        ("results", {"append": "t.csv", "format": "json"}, "--append adds to a table, which --format does not go with"),
+        (
+            "results",
+            {"append": "t.csv", "format": "json"},
+            "--append adds to a table, so it cannot be combined with --format",
+        ),
     ],
 )
 def test_options_of_other_exports(workspace: Workspace, what: str, options: dict[str, Any], message: str) -> None:

@@ -244,7 +244,7 @@ def test_option_that_the_data_set_does_not_have(official: Path, tmp_path: Path) 
 def test_source_folder_that_is_something_else(tmp_path: Path) -> None:
     source = tmp_path / "datasets" / "shapes" / "source"
     write_image(source / "holiday.png")
-    assert refused(StoreError, tmp_path, "shapes").message == f"{source} holds something else than a world"
+    assert refused(StoreError, tmp_path, "shapes").message == f"{source} contains something other than a world"
     assert (source / "holiday.png").exists()
 
 

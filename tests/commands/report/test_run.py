@@ -111,7 +111,7 @@ def test_sequences_are_a_page_of_their_own(world: Path) -> None:
     assert made.rows()[0]["content"] == "sequences"
     assert any("unfinished: 1 of 4 anchors so far" in line for line in made.lines())
     assert any("another version" in line for line in made.lines())
-    with pytest.raises(ConfigError, match="pages of their own"):
+    with pytest.raises(ConfigError, match="cannot be combined"):
         _run(world, sequences=file, evaluations=["another"])
 
 
@@ -120,7 +120,7 @@ def test_what_is_there_stays_unless_overwritten(world: Path, tmp_path: Path) -> 
     _run(world, output=output, title="Mine <b>", images=False)
     assert "Mine &lt;b&gt;" in output.read_text(encoding="utf-8")
     before = output.read_bytes()
-    with pytest.raises(StoreError, match=r"page\.html exists already"):
+    with pytest.raises(StoreError, match=r"page\.html already exists"):
         _run(world, output=output)
     assert output.read_bytes() == before
     _run(world, output=output, overwrite=True, images=False)
@@ -128,7 +128,7 @@ def test_what_is_there_stays_unless_overwritten(world: Path, tmp_path: Path) -> 
     with pytest.raises(StoreError, match="is a folder"):
         _run(world, output=tmp_path, overwrite=True)
     file = world / "sequences" / "hand.h5"
-    with pytest.raises(StoreError, match="is what is to be read"):
+    with pytest.raises(StoreError, match="is also the input"):
         _run(world, sequences=file, output=file, overwrite=True)
 
 
