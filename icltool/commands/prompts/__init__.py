@@ -1,3 +1,3 @@
-"""Print the exact prompts of some queries, without running a model."""
+"""Print the exact prompts of some queries, without running the model."""
 
 RANK = 45

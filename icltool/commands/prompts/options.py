@@ -10,7 +10,7 @@ from icltool.commands.evaluate.options import EvaluateConfig
 
 
 class PromptsConfig(EvaluateConfig):
-    """Print the exact prompts of some queries, without running a model.
+    """Print the exact prompts of some queries, without running the model.
 
     Takes the options of `icltool evaluate`, chooses the same demonstrations and writes the same prompts, so any command line
     of evaluate works; options that concern answers and results have no effect. Reads the tokenizer, the processor and the
