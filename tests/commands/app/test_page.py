@@ -73,7 +73,7 @@ def test_without_gradio(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--port", "TAKEN"], "port TAKEN of 127.0.0.1 is in use"),
+        (["--port", "TAKEN"], "port TAKEN of 127.0.0.1 is already in use"),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid is not an address"),
         (["--task=captoin"], "did you mean 'caption'"),
         (["--task=classification"], "no data set for task 'classification' is prepared"),

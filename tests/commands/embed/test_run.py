@@ -59,7 +59,7 @@ def test_what_is_complete_is_left_alone_without_loading_the_encoder(workspace: P
 def test_half_precision_halves_the_vectors(workspace: Path) -> None:
     path = Workspace(workspace).embeddings_file("shapes", "vqa", "validation", "tiny-clip")
     single = EmbeddingFile.open(path).read("image")
-    with pytest.raises(StoreError, match="made with other options"):
+    with pytest.raises(StoreError, match="made with different options"):
         embed.run(config(workspace, precision="float16"), QUIET)
     embed.run(config(workspace, precision="float16", overwrite=True), QUIET)
     half = EmbeddingFile.open(path).read("image")

@@ -110,7 +110,7 @@ def test_a_joint_one_is_asked_about_all_queries_at_once(workspace: Path, monkeyp
 
 
 def test_what_cannot_be_had_together_is_refused(workspace: Path) -> None:
-    with pytest.raises(ConfigError, match=r"random\+surest asks the model what to show"):
+    with pytest.raises(ConfigError, match=r"random\+surest asks the model which demonstrations to show"):
         evaluated(workspace, permutations=2)
     with pytest.raises(ConfigError, match="surest chooses among the rows of another method"):
         evaluated(workspace, methods=("surest",))

@@ -121,7 +121,7 @@ def test_another_table_is_left_alone(fine_tuned_world: Path, tmp_path: Path, tex
 
     file = tmp_path / "mine.csv"
     file.write_text(text)
-    with pytest.raises(StoreError, match="is another table"):
+    with pytest.raises(StoreError, match="is a different table"):
         evaluate.run(config(fine_tuned_world, methods=("zero-shot",), test_size=2, csv=file), QUIET)
     assert file.read_text() == text
 

@@ -113,7 +113,7 @@ def test_a_subset_loses_its_ids_that_are_asked(workspace: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"query_size": None}, ConfigError, "--queries train asks --query-size examples"),
+        ({"query_size": None}, ConfigError, "--queries train needs --query-size, the number of examples"),
         ({"test_size": 5}, ConfigError, "--test-size takes validation queries"),
         ({"query_size": 10**6}, ConfigError, "leave no demonstrations"),
         ({"queries": "validation"}, ConfigError, "--query-size is for --queries train"),
