@@ -68,7 +68,8 @@ from icltool.components.models.shared.options import (
 )
 from icltool.components.models.shared.prompt_format import (
     PromptFormat as PromptFormat,
-    filled as filled,
+    choice_letters as choice_letters,
+    segments as segments,
 )
 from icltool.components.models.shared.scoring import (
     beam_options as beam_options,

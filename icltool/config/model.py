@@ -12,6 +12,7 @@ from icltool.config.base import HIDDEN, StageConfig, place
 from icltool.contracts.json import Json
 from icltool.engine.first_prompt import check_first_prompt
 from icltool.engine.opening import open_session, prefix_bytes
+from icltool.errors import ConfigError
 from icltool.plugin.manager import component, load_registry
 from icltool.store.image_features import image_features_for
 
@@ -196,6 +197,15 @@ class LvlmConfig(StageConfig):
         """What writes the model's prompts with these options and `further` ones, without its weights. Raises ConfigError for a
         model that cannot do without them."""
         return load_registry().prompt_renderer(self.model, **{**self.model_options(), **further})
+
+    def check_images(self, dataset: str, most: int) -> None:
+        """ConfigError if the model reads fewer images per prompt than the `most` that an example of `dataset` has."""
+        limit = getattr(load_registry().load("models", self.model), "images_per_prompt", None) if most > 1 else None
+        if limit is not None and most > limit:
+            raise ConfigError(
+                f"model {self.model} reads {limit} image per prompt, and examples of {dataset} have up to {most}",
+                "choose a model that reads several images, such as --model qwen2.5-vl-7b",
+            )
 
     def image_store(self, model: Model | None) -> FeatureStore | None:
         """The file of encoded images, or None without --image-cache-disk."""

@@ -1,6 +1,6 @@
 """The nouns of icltool: records, and one small protocol for each kind of component. Imports nothing else of icltool's."""
 
-from icltool.contracts.arrays import Float64Array, FloatArray, IndexSet, IntArray, QuerySet, group_code
+from icltool.contracts.arrays import NO_IMAGE, Float64Array, FloatArray, IndexSet, IntArray, QuerySet, group_code
 from icltool.contracts.dataset import (
     DatasetReader,
     MakesFiles,
@@ -86,7 +86,7 @@ from icltool.contracts.model import (
 from icltool.contracts.options import Options
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.randomness import keyed_generator
-from icltool.contracts.records import Example, QueryResult, blanked
+from icltool.contracts.records import IMAGE_MARKER, Example, QueryResult, blanked, shown_to
 from icltool.contracts.report import StageReport
 from icltool.contracts.retriever import ChoosingSession, RetrievalExamples, Retriever
 from icltool.contracts.sampler import Sampler
@@ -94,6 +94,8 @@ from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Val
 from icltool.contracts.task import Task, TaskFormat, packaged_task, read_task, task_from, task_name
 
 __all__ = [
+    "IMAGE_MARKER",
+    "NO_IMAGE",
     "SHOW_MODES",
     "AnchorScores",
     "AnswerBatch",
@@ -195,6 +197,7 @@ __all__ = [
     "packaged_task",
     "read_task",
     "read_whole",
+    "shown_to",
     "task_from",
     "task_name",
     "too_few_references",

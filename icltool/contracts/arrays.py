@@ -20,6 +20,10 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 ARRAYS: frozenset[str] = frozenset({"image", "text", "texts", "images", "labels"})
 
 
+#: Pads the rows of `more_image_ids`: no image has this identity.
+NO_IMAGE = -(1 << 63)
+
+
 def encoder_of(need: str) -> str | None:
     """NAME where `need` is "image@NAME" or "text@NAME", the embedding by an encoder of that name; else None."""
     kind, _, encoder = need.partition("@")
@@ -80,18 +84,30 @@ def _selected(arrays: QuerySet | IndexSet, positions: IntArray) -> dict[str, Any
     return parts
 
 
+def _images_at(queries: QuerySet, position: int) -> IntArray:
+    """The distinct identities of a query's images."""
+    first = queries.image_ids[position : position + 1]
+    if queries.more_image_ids is None:
+        return first
+    images = np.unique(np.concatenate([first, queries.more_image_ids[position]]))
+    distinct: IntArray = images[images != NO_IMAGE]
+    return distinct
+
+
 @dataclass(frozen=True)
 class QuerySet:
     """Q queries as arrays.
 
-    `ids`, `image_ids`, `groups` int64 [Q] (`groups` by `group_code`). `image` and `text` float32 [Q, D] are the
+    `ids`, `image_ids`, `groups` int64 [Q] (`groups` by `group_code`); `more_image_ids` int64 [Q, M] are the identities of the
+    queries' further images, NO_IMAGE for none, or None if no query has any. `image` and `text` float32 [Q, D] are the
     encoder's features as stored, not normalised; None where the component did not ask for them. `texts` are the
     retrieval texts and `images` the references of the images, for components that ask for them. `same_split` is true when
     the queries are themselves rows of the index set (anchors), so that equal ids are one example.
 
     `questions` int64 [Q] and `contents` int64 [Q, R] are codes by `text_code`, -1 for none, where the leak guard is to
     compare texts: of the question, and of the question with each of up to R references (captions: of the references).
-    `embedded` are the embeddings by other encoders, float32 [Q, D] by need ("text@NAME"); see `of`. There are no labels.
+    `embedded` are the embeddings by other encoders, float32 [Q, D] by need ("text@NAME"); see `of`. `rules` int64 [Q] is the
+    `group_code` of each query's rule, -1 for none; None if no query has one. There are no labels.
     """
 
     ids: IntArray
@@ -105,6 +121,8 @@ class QuerySet:
     questions: IntArray | None = None
     contents: IntArray | None = None
     embedded: Mapping[str, FloatArray] = field(default_factory=dict)
+    more_image_ids: IntArray | None = None
+    rules: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -125,7 +143,8 @@ class IndexSet:
 
     Fields as in QuerySet, [N] and [N, D]; `contents` int64 [N] is the code of the question with the label (captions: of
     the label), which is all that the model reads of a demonstration beside its image. `labels` are the N labels, for
-    components that ask for them.
+    components that ask for them. `rules` int64 [N, R] are the codes of the rules that each example has a label for, -1 on the
+    right.
     """
 
     ids: IntArray
@@ -139,6 +158,8 @@ class IndexSet:
     contents: IntArray | None = None
     labels: tuple[str, ...] = ()
     embedded: Mapping[str, FloatArray] = field(default_factory=dict)
+    more_image_ids: IntArray | None = None
+    rules: IntArray | None = None
     _lookup: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -155,9 +176,10 @@ class IndexSet:
     def leaking_rows(self, queries: QuerySet, position: int) -> IntArray:
         """Rows that would leak the answer to the query at `position`, ascending int64.
 
-        They are the query itself (when it comes from this split), every example of the same image, every example of the
-        same near-duplicate group, and, where both sides have `questions` or `contents`, every example that asks the
-        query's question or whose text is the query's own.
+        They are the query itself (when it comes from this split), every example that has one of the query's images, every
+        example of the same near-duplicate group, and, where both sides have `questions` or `contents`, every example that
+        asks the query's question or whose text is the query's own; and where the query has a rule, every example without a
+        label for it.
         """
         leaks = [rows for rows in self.leaks_by_kind(queries, position).values() if len(rows)]
         if not leaks:
@@ -168,10 +190,10 @@ class IndexSet:
         return rows
 
     def leaks_by_kind(self, queries: QuerySet, position: int) -> dict[str, IntArray]:
-        """The leaking rows of the query at `position` by what they share with it, each int64: "image" (the query itself
-        among them), "group", "question", "text". A row may be of several kinds; kinds that are not compared are left
-        out."""
-        image = self._rows_with("image_ids", queries.image_ids[position : position + 1])
+        """The rows that the query at `position` may not be shown, by the reason, each int64: "image" (the query itself
+        among them), "group", "question" and "text" for what they share with it; "rule" for having no label for its rule. A row
+        may be of several kinds; kinds that are not compared are left out."""
+        image = self._rows_with("image_ids", _images_at(queries, position))
         if queries.same_split:
             image = np.union1d(image, self._rows_with("ids", queries.ids[position : position + 1]))
         leaks = {"image": image, "group": self._rows_with("groups", queries.groups[position : position + 1])}
@@ -179,14 +201,19 @@ class IndexSet:
             leaks["question"] = self._rows_with("questions", queries.questions[position : position + 1])
         if self.contents is not None and queries.contents is not None:
             leaks["text"] = self._rows_with("contents", queries.contents[position])
+        if self.rules is not None and queries.rules is not None and queries.rules[position] >= 0:
+            leaks["rule"] = np.flatnonzero((self.rules != queries.rules[position]).all(axis=1)).astype(np.int64)
         return leaks
 
     def _rows_with(self, column: str, values: IntArray) -> IntArray:
         """Rows whose `column` is one of `values`, by binary search in an order that is sorted once. -1 is not a code."""
         if column not in self._lookup:
-            stored = getattr(self, column)
+            stored, of_row = getattr(self, column), np.arange(len(self), dtype=np.int64)
+            if column == "image_ids" and self.more_image_ids is not None:
+                stored = np.concatenate([stored, self.more_image_ids.reshape(-1)])
+                of_row = np.concatenate([of_row, of_row.repeat(self.more_image_ids.shape[1])])
             order = np.argsort(stored, kind="stable").astype(np.int64)
-            self._lookup[column] = (order, stored[order])
+            self._lookup[column] = (of_row[order], stored[order])
         order, ordered = self._lookup[column]
         if column not in ("ids", "image_ids"):
             values = values[values >= 0]

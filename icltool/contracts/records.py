@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from icltool.contracts.arrays import Float64Array, IntArray
+from icltool.errors import DataError
+
+#: Where an image stands within a text, for examples whose images have places there (see Example).
+IMAGE_MARKER = "<image>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,14 @@ class Example:
     form of it (OK-VQA's stemmed answers), else (). `choices` are the labels that a classification ranks, in the data
     set's order. `group` names near-duplicates of one another ("" for none); the leak guard keeps a query and its
     near-duplicates apart, and confidence intervals are clustered by it.
+
+    An example with several images has the further ones in `more_images`, and their identities in `more_image_ids`. All of
+    them stand before the text, in order. With `images_in_text` each IMAGE_MARKER in the texts that a prompt shows is the
+    place of the next image instead; their numbers must agree. Without it a marker in a text is text.
+
+    `fields` are further texts by name, which a task can ask for: a hint, a headline. `rationale` is the reasoning that leads
+    to the label. Where the task is to find a rule in the demonstrations, a query has the name of its `rule`, and an example
+    of the index set one label for each rule in `labels`: it is shown with the label of the query's rule (see `shown_to`).
     """
 
     id: int
@@ -34,14 +47,58 @@ class Example:
     choices: tuple[str, ...] = ()
     raw_references: tuple[str, ...] = ()
     style: str = ""
+    more_images: tuple[str, ...] = ()
+    more_image_ids: tuple[int, ...] = ()
+    images_in_text: bool = False
+    rationale: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
+    rule: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """All its images, in prompt order; () for text-only data."""
+        return (self.image, *self.more_images) if self.image else ()
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The identities of all its images (of text-only data, that of the text)."""
+        return (self.image_id, *self.more_image_ids)
+
+    def without_images(self) -> Example:
+        """The example as text alone."""
+        return replace(self, image="", more_images=(), more_image_ids=(), images_in_text=False)
+
+    def shares_image(self, other: Example) -> bool:
+        """Whether any image of one is an image of the other."""
+        return not set(self.image_ids).isdisjoint(other.image_ids)
+
+
+def shown_to(example: Example, query: Example) -> Example:
+    """The example as a demonstration for the query: with the label of the query's rule, if the query has one.
+
+    Raises DataError if the example has no label for that rule.
+    """
+    if not query.rule:
+        return example
+    label = example.labels.get(query.rule)
+    if label is None:
+        raise DataError(
+            f"example {example.id} has no label for the rule {query.rule!r} of query {query.id}",
+            f"it has labels for {', '.join(example.labels) or 'no rule'}",
+        )
+    text = label if example.text == example.label else example.text
+    return replace(example, label=label, references=(label,), text=text, labels={})
 
 
 def blanked(query: Example) -> Example:
     """The query without all that tells its answer, as a retriever may see it: label "", no references, no type of
-    answer; no text where that is the answer (of a caption). Its choices are kept."""
+    answer, no rationale; no text where that is the answer (of a caption). Its choices are kept."""
     answers = {query.label, *query.references, *query.raw_references}
     text = "" if query.text in answers else query.text
-    return replace(query, label="", references=(), raw_references=(), answer_type="", text=text)
+    return replace(
+        query, label="", references=(), raw_references=(), answer_type="", text=text, rationale="", labels={}
+    )
 
 
 @dataclass(frozen=True, slots=True)

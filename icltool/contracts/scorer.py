@@ -8,16 +8,24 @@ from typing import Protocol, runtime_checkable
 
 from icltool.contracts.arrays import Float64Array, FloatArray
 from icltool.contracts.model import TargetScore
-from icltool.contracts.records import Example
+from icltool.contracts.records import Example, shown_to
 from icltool.contracts.task import Task
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
-    """One question to a scorer: these demonstrations, in prompt order, before this query."""
+    """One question to a scorer: these demonstrations, in prompt order, before this query.
+
+    If the query has a rule, the demonstrations are held as they are shown to it (see `icltool.contracts.shown_to`).
+    """
 
     query: Example
     demonstrations: tuple[Example, ...]
+
+    def __post_init__(self) -> None:
+        if self.query.rule and any(example.labels for example in self.demonstrations):
+            shown = tuple(shown_to(example, self.query) for example in self.demonstrations)
+            object.__setattr__(self, "demonstrations", shown)
 
 
 @dataclass(frozen=True, slots=True)

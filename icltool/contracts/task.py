@@ -20,23 +20,27 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: What an example may hold beside its label, by the names of Example's fields.
-Asked = Literal["image", "question", "text", "style"]
+#: What an example may hold beside its label: "image", "question", "text", "style", "choices", "rationale" (Example's own
+#: fields), or any other name, which is one of Example.fields.
+Asked = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
+#: Example's own fields among them.
+OWN_FIELDS = ("image", "question", "text", "style", "choices", "rationale")
 #: How an example's answers stand in a table: all captions of an image, over several rows; one caption a row; the answers
 #: of several people to a question; the label of a class.
 Answers = Literal["captions", "caption", "answers", "label"]
 
-_PLACEHOLDER = re.compile(r"\{(question|text|style)\}")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, repr=False)
 class TaskFormat:
     """How one template asks for the answer of one task, and cuts it out of what a model writes.
 
-    `query` is the text between the image and the label, with {question}, {text} and {style} where the example's question,
-    text and style go. `stop` are the words that begin the next example in a run-on answer; `cut_at_comma` drops everything
-    from the first ", " on (VQA answers are short). `instruction` stands once, before the first image. `closing` is the text
-    that follows each label, in demonstrations and in the target; what is left of it is dropped from the end of an answer.
+    `query` is the text between the image and the label, with the name of a field in braces ({question}, {text}, {choices} …)
+    where the example's own goes. `stop` are the words that begin the next example in a run-on answer; `cut_at_comma` drops
+    everything from the first ", " on (VQA answers are short). `instruction` stands once, before the first image. `closing` is
+    the text that follows each label, in demonstrations and in the target; what is left of it is dropped from the end of an
+    answer.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -90,7 +94,7 @@ class Task(BaseModel):
             raise ValueError('prompts need one for "completion"')
         held = {*self.fields, *self.optional}
         for template, prompt in self.prompts.items():
-            missing = sorted(set(_PLACEHOLDER.findall(prompt.query + prompt.instruction)) - held)
+            missing = sorted(set(_PLACEHOLDER.findall(prompt.query)) - held)
             if missing:
                 raise ValueError(f"the prompt for {template} asks for {{{missing[0]}}}, which is not a field")
         return self

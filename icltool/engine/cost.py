@@ -84,7 +84,8 @@ def measure(
         steps.append(StepCost(shots, counts[shots], len(requests), seconds / len(requests), tokens, computed))
     if not _encoded(session) or session.cache is None:
         return steps, ImageCost(0.0, 0.0)
-    return steps, ImageCost(image_seconds, _feature_bytes(session.cache.features([pools[0][0].image])))
+    one = next(image for query, pool in pools for example in (query, *pool) for image in example.images)
+    return steps, ImageCost(image_seconds, _feature_bytes(session.cache.features([one])))
 
 
 def cost_rows(

@@ -12,6 +12,7 @@ _SHARES = {
     "group": "is a near-duplicate of it",
     "question": "asks the same question",
     "text": "has the text of the query with its answer",
+    "rule": "has no label for the rule of the query",
 }
 
 

@@ -131,7 +131,7 @@ class Session:
     def expect(self, examples: Iterable[Example]) -> None:
         """Announces examples in the order in which they will be needed: their images can be read ahead."""
         if self.cache is not None:
-            self.cache.expect(e.image for e in examples if e.image)
+            self.cache.expect(image for example in examples for image in example.images)
 
     def start_anew(self) -> None:
         """Drops the prefix cache and the batch size that "auto" chose, so that later results do not depend on earlier prompts,

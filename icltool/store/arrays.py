@@ -111,6 +111,8 @@ def index_set(
     if "text" in guard:
         codes = [content_code(example, example.label) for example in _examples(records, rows)]
         columns["contents"] = np.array(codes, dtype=np.int64)
+    if records.label_rules is not None:
+        columns["rules"] = records.label_rules if rows is None else records.label_rules[rows]
     return IndexSet(**columns, labels=labels)
 
 
@@ -129,6 +131,8 @@ def query_set(
     columns = _columns(records, needs, embeddings, rows, guard, others)
     if "text" in guard:
         columns["contents"] = _padded([content_codes(example) for example in _examples(records, rows)])
+    if records.rules is not None:
+        columns["rules"] = records.rules if rows is None else records.rules[rows]
     return QuerySet(**columns, same_split=same_split)
 
 
@@ -181,6 +185,8 @@ class _Columns(_Keys, total=False):
     questions: IntArray
     contents: IntArray
     embedded: dict[str, FloatArray]
+    more_image_ids: IntArray
+    rules: IntArray
 
 
 @dataclass(frozen=True)
@@ -232,6 +238,8 @@ def _columns(
         "image_ids": records.image_ids[chosen],
         "groups": records.groups[chosen],
     }
+    if records.more_image_ids is not None:
+        columns["more_image_ids"] = records.more_image_ids[chosen]
     for kind in VECTORS:
         if kind in names:
             if embeddings is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
 
 import numpy as np
 
-from icltool.contracts import Example, IntArray, Task, group_code, image_reference, task_from
+from icltool.contracts import NO_IMAGE, Example, IntArray, Task, group_code, image_reference, task_from
 from icltool.contracts.json import Json
 from icltool.errors import StoreError, closest
 from icltool.store.atomic import read_json
@@ -25,10 +26,14 @@ MANIFEST = "dataset.json"
 #: Beside the manifest of a data set that was sent to another machine: {image's file there: its path below this folder}.
 MOVED = "moved.json"
 SCHEMA = "icltool.dataset"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: Earlier versions that are read. In version 1 an example has one image at most, and neither rationale nor rule.
+_READ_VERSIONS = (1, SCHEMA_VERSION)
 _READ_BATCH = 4096
 #: Columns of several texts. Records that were written before a column was there lack it.
-_LISTS = ("references", "choices", "raw_references")
+_LISTS = ("references", "choices", "raw_references", "more_images", "more_image_ids")
+#: Columns of texts by name, each a JSON object, "" for none.
+_MAPPINGS = ("fields", "labels")
 
 
 class SplitEntry(TypedDict):
@@ -108,7 +113,7 @@ class PreparedDataset:
 
     def image_files(self) -> list[str]:
         """The files of all its images, each once, sorted."""
-        return image_files(image for name in self.splits for image in self.split(name).images)
+        return image_files(image for name in self.splits for images in self.split(name).image_lists for image in images)
 
     def changed_images(self, own: Path) -> int:
         """How many of its image files are others than when it was prepared; see icltool.store.stamps for `own`."""
@@ -199,8 +204,20 @@ class Records:
 
     @functools.cached_property
     def image_ids(self) -> IntArray:
-        """int64 [N]."""
+        """int64 [N]: of the first images (of text-only data, of the texts)."""
         return self._integers("image_id")
+
+    @functools.cached_property
+    def more_image_ids(self) -> IntArray | None:
+        """int64 [N, M]: the identities of further images, NO_IMAGE on the right; None if every example has one at most."""
+        lists = self._lists("more_image_ids")
+        most = max(map(len, lists), default=0)
+        if not most:
+            return None
+        ids = np.full((len(lists), most), NO_IMAGE, dtype=np.int64)
+        for row, own in zip(ids, lists, strict=True):
+            row[: len(own)] = own
+        return ids
 
     @functools.cached_property
     def groups(self) -> IntArray:
@@ -208,6 +225,26 @@ class Records:
         names = self._texts("group")
         codes = {name: group_code(name) for name in set(names)}
         return np.array([codes[name] for name in names], dtype=np.int64)
+
+    @functools.cached_property
+    def rules(self) -> IntArray | None:
+        """int64 [N]: `group_code` of the rule that each example, as a query, is answered by, -1 for none; None if no example
+        has one."""
+        names = self._texts("rule") if "rule" in self._rows.column_names else []
+        return np.array([group_code(name) for name in names], dtype=np.int64) if any(names) else None
+
+    @functools.cached_property
+    def label_rules(self) -> IntArray | None:
+        """int64 [N, R]: `group_code` of the rules that each example has a label for, -1 on the right; None if no example has
+        such labels."""
+        cells = self._texts("labels") if "labels" in self._rows.column_names else []
+        if not any(cells):
+            return None
+        names = [list(json.loads(cell)) if cell else [] for cell in cells]
+        codes = np.full((len(names), max(map(len, names))), -1, dtype=np.int64)
+        for row, own in zip(codes, names, strict=True):
+            row[: len(own)] = [group_code(name) for name in own]
+        return codes
 
     @functools.cached_property
     def texts(self) -> tuple[str, ...]:
@@ -220,6 +257,28 @@ class Records:
         return [moved_image(image, self._moved) for image in self._texts("image")]
 
     @functools.cached_property
+    def image_lists(self) -> list[tuple[str, ...]]:
+        """References of all images of each example, in prompt order; () for none."""
+        firsts: list[tuple[str, ...]] = [(image,) if image else () for image in self.images]
+        further = self._lists("more_images")
+        if not further:
+            return firsts
+        moved = (tuple(moved_image(image, self._moved) for image in images) for images in further)
+        return [first + more for first, more in zip(firsts, moved, strict=True)]
+
+    def images_in(self, rows: IntArray) -> set[int]:
+        """The identities of the images in these rows."""
+        ids = set(self.image_ids[rows].tolist())
+        return (
+            ids if self.more_image_ids is None else ids | set(self.more_image_ids[rows].ravel().tolist()) - {NO_IMAGE}
+        )
+
+    @functools.cached_property
+    def most_images(self) -> int:
+        """The largest number of images of an example."""
+        return int(self.has_images) + max(map(len, self._lists("more_images")), default=0)
+
+    @functools.cached_property
     def has_images(self) -> bool:
         """Whether any example has one."""
         import pyarrow.compute as pc
@@ -227,7 +286,10 @@ class Records:
         return bool(pc.any(pc.not_equal(self._rows.data.column("image"), "")).as_py())
 
     def _here(self, example: Example) -> Example:
-        return replace(example, image=moved_image(example.image, self._moved)) if self._moved else example
+        if not self._moved:
+            return example
+        image, *more = (moved_image(image, self._moved) for image in (example.image, *example.more_images))
+        return replace(example, image=image, more_images=tuple(more))
 
     @functools.cached_property
     def _order(self) -> tuple[IntArray, IntArray]:
@@ -237,6 +299,16 @@ class Records:
     def _integers(self, column: str) -> IntArray:
         with self._reading():
             return np.array(self._rows.data.column(column).to_numpy(), dtype=np.int64)
+
+    def _lists(self, column: str) -> list[list[Any]]:
+        """The lists in a column; [] if the records were written before it was there, or none has an item."""
+        if column not in self._rows.column_names:
+            return []
+        import pyarrow.compute as pc
+
+        with self._reading():
+            values = self._rows.data.column(column)
+            return values.to_pylist() if pc.sum(pc.list_value_length(values)).as_py() else []
 
     def _texts(self, column: str) -> list[str]:
         with self._reading():
@@ -270,7 +342,7 @@ def open_dataset(folder: Path) -> PreparedDataset:
     manifest: Json = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise StoreError(f"{path} is not a manifest of a prepared data set", again)
-    if manifest.get("schema_version") != SCHEMA_VERSION:
+    if manifest.get("schema_version") not in _READ_VERSIONS:
         raise StoreError(
             f"{path} has schema version {manifest.get('schema_version')}; this icltool reads {SCHEMA_VERSION}", again
         )
@@ -350,7 +422,8 @@ def _again(name: str, task: str, manifest: Manifest | None = None) -> str:
 
 def _example(row: dict[str, Any]) -> Example:
     lists: dict[str, Any] = {name: tuple(row[name]) for name in _LISTS if name in row}
-    return Example(**{**row, **lists})
+    mappings: dict[str, Any] = {name: json.loads(row[name]) if row[name] else {} for name in _MAPPINGS if name in row}
+    return Example(**{**row, **lists, **mappings})
 
 
 def _examples(columns: dict[str, list[Any]]) -> list[Example]:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -40,10 +40,15 @@ if TYPE_CHECKING:
 __all__ = ["PreparedDataset", "Records", "open_dataset", "write_dataset"]
 
 _BATCH = 1000
-_TEXT_FIELDS = ("text", "label", "question", "group", "question_type", "answer_type", "style")
+_TEXT_FIELDS = ("text", "label", "question", "group", "question_type", "answer_type", "style", "rationale", "rule")
 _LIST_FIELDS = ("references", "choices", "raw_references")
+#: Texts by name, stored as a JSON object, "" for none.
+_MAPPED_FIELDS = ("fields", "labels")
 #: Fields that many data sets leave empty, and that came later: data sets without them keep the fingerprints they had.
-_LATER_FIELDS = ("choices", "raw_references", "style")
+_LATER_FIELDS = (
+    "choices", "raw_references", "style", "more_images", "more_image_ids", "images_in_text", "rationale", "fields", "rule",
+    "labels",
+)  # fmt: skip
 
 
 def write_dataset(
@@ -152,7 +157,7 @@ def _write_split(
             for example, row in zip(batch, rows, strict=True):
                 content.update(_canonical(row))
                 ids.append(int(example.id))
-                image_ids.append(int(example.image_id))
+                image_ids += map(int, example.image_ids)
                 groups.add(row["group"])
             with writing(folder):
                 stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
@@ -177,26 +182,48 @@ def _schema() -> pyarrow.Schema:
 
     text = pa.string()
     fields = [("id", pa.int64()), ("image", text), ("image_id", pa.int64())]
+    further = [
+        ("more_images", pa.list_(text)),
+        ("more_image_ids", pa.list_(pa.int64())),
+        ("images_in_text", pa.bool_()),
+    ]
     lists = [(field, pa.list_(text)) for field in _LIST_FIELDS]
-    return pa.schema(fields + lists + [(field, text) for field in _TEXT_FIELDS])
+    return pa.schema(fields + further + lists + [(field, text) for field in (*_TEXT_FIELDS, *_MAPPED_FIELDS)])
 
 
 def _row(example: Example) -> dict[str, object]:
-    try:
-        example.image.encode()
-    except UnicodeEncodeError as error:
+    for image in (example.image, *example.more_images):
+        _check_path(image)
+    if len(example.more_image_ids) != len(example.more_images) or (example.more_images and not example.image):
         raise DataError(
-            f"the path of image {example.image!a} is not valid Unicode", "rename the folder or the file"
-        ) from error
-    if example.image and not Path(image_file(example.image)).is_absolute():
-        raise DataError(f"image path {example.image!r} is not absolute", "this is an error in the data set's reader")
+            f"example {example.id} has {len(example.images)} images and {len(example.image_ids)} image ids",
+            "this is an error in the data set's reader",
+        )
     return {
         "id": int(example.id),
         "image": example.image,
         "image_id": int(example.image_id),
+        "more_images": list(example.more_images),
+        "more_image_ids": [int(image_id) for image_id in example.more_image_ids],
+        "images_in_text": bool(example.images_in_text),
         **{field: [_storable(item) for item in getattr(example, field)] for field in _LIST_FIELDS},
         **{field: _storable(getattr(example, field)) for field in _TEXT_FIELDS},
+        **{field: _mapped(getattr(example, field)) for field in _MAPPED_FIELDS},
     }
+
+
+def _check_path(image: str) -> None:
+    try:
+        image.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the path of image {image!a} is not valid Unicode", "rename the folder or the file") from error
+    if image and not Path(image_file(image)).is_absolute():
+        raise DataError(f"image path {image!r} is not absolute", "this is an error in the data set's reader")
+
+
+def _mapped(texts: Mapping[str, str]) -> str:
+    stored = {_storable(name): _storable(text) for name, text in texts.items()}
+    return json.dumps(stored, ensure_ascii=False) if stored else ""
 
 
 def _storable(text: str) -> str:
@@ -209,11 +236,17 @@ def _storable(text: str) -> str:
 
 
 def _canonical(row: Mapping[str, object]) -> bytes:
-    moved = {**row, "image": "/".join(PurePath(str(row["image"])).parts[-2:])}
+    moved = {**row, "image": _last_parts(row["image"])}
+    if row["more_images"]:
+        moved["more_images"] = [_last_parts(image) for image in cast("list[str]", row["more_images"])]
     for field in _LATER_FIELDS:
         if not row[field]:
             del moved[field]
     return json.dumps(moved, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def _last_parts(image: object) -> str:
+    return "/".join(PurePath(str(image)).parts[-2:])
 
 
 def _check_ids(name: str, split: str, ids: list[int]) -> None:
@@ -255,8 +288,9 @@ def _images(split: Path) -> list[str]:
     """The images of a split that has just been written."""
     import datasets
 
-    images: list[str] = datasets.load_from_disk(os.fspath(split)).data.column("image").to_pylist()
-    return images
+    table = datasets.load_from_disk(os.fspath(split)).data
+    further = (image for images in table.column("more_images").to_pylist() for image in images)
+    return [*table.column("image").to_pylist(), *further]
 
 
 def _revised(folder: Path, content: str, files: list[str], images: IntArray) -> str:

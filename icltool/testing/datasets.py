@@ -21,7 +21,8 @@ from icltool.testing.abilities import expect_reading_abilities
 from icltool.testing.expectations import built, expect, expect_error
 from icltool.testing.progress import QuietProgress
 
-_TEXT_FIELDS = ("image", "text", "label", "question", "group", "question_type", "answer_type", "style")
+_TEXT_FIELDS = ("image", "text", "label", "question", "group", "question_type", "answer_type", "style", "rationale",
+                "rule")  # fmt: skip
 
 
 def check_dataset(
@@ -90,10 +91,10 @@ def _read(reader: DatasetReader, root: Path | None, task: str, workspace: Path) 
 def _check_example(example: Example, task: str) -> None:
     where = f"example {getattr(example, 'id', '?')}"
     expect(isinstance(example, Example), f"splits must yield Example, not {type(example).__name__}")
-    for name in ("id", "image_id"):
-        value = getattr(example, name)
+    for name, value in (("id", example.id), *(("image_id", one) for one in example.image_ids)):
         whole = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
         expect(whole, f"{where}: `{name}` must be a whole number of 64 bits, not {value!r}")
+    expect(len(example.image_ids) == max(1, len(example.images)), f"{where}: each image needs an image id")
     for name in _TEXT_FIELDS:
         expect(isinstance(getattr(example, name), str), f"{where}: `{name}` must be a string")
     expect(example.text, f"{where}: `text`, which retrieval by text compares, is empty")
@@ -101,8 +102,8 @@ def _check_example(example: Example, task: str) -> None:
     expect(tuple_of_text, f"{where}: `references` must be a tuple of strings")
     for field in task_named(task).fields if task in BUILT_IN else ():
         expect(bool(getattr(example, field)), f"{where}: the task {task!r} needs {field!r}")
-    if example.image:
-        _check_image(Path(image_file(example.image)), where)
+    for image in example.images:
+        _check_image(Path(image_file(image)), where)
 
 
 def _check_image(path: Path, where: str) -> None:

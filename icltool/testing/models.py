@@ -136,10 +136,19 @@ def _check_inner_abilities(
 
 
 def mixed_prompts(model: Model, examples: Sequence[Example], task: str) -> list[Prompt]:
-    """Prompts of 0 to 4 demonstrations, alternately long and short."""
-    return [model.prompt(task, examples[1 : 1 + k], examples[0]) for k in (4, 0, 2, 1)] + [
-        model.prompt(task, examples[4 : 4 + k], examples[3]) for k in (0, 3)
+    """Prompts of 0 to 4 demonstrations, alternately long and short; one of them has two images in an example, if the model
+    reads several."""
+    several = [] if _one_image(model) or not examples[0].image else [_pair(examples)]
+    return [
+        *(model.prompt(task, examples[1 : 1 + k], examples[0]) for k in (4, 0, 2, 1)),
+        *(model.prompt(task, [pair], examples[5]) for pair in several),
+        *(model.prompt(task, examples[4 : 4 + k], examples[3]) for k in (0, 3)),
     ]
+
+
+def _pair(examples: Sequence[Example]) -> Example:
+    """The second example with the third one's image behind its own."""
+    return replace(examples[1], more_images=(examples[2].image,), more_image_ids=(examples[2].image_id,))
 
 
 def _check_prompt(model: Model, examples: Sequence[Example], task: str) -> None:
@@ -163,6 +172,10 @@ def _check_prompt(model: Model, examples: Sequence[Example], task: str) -> None:
             expect(
                 place >= len(example.label), f"the label {example.label!r} is missing in the prompt, or out of order"
             )
+        if demonstrations and examples[0].image and not _one_image(model):
+            images = (*_pair(examples).images, *images[1:])
+            actual = model.prompt(task, [_pair(examples), *demonstrations[1:]], query).images
+            expect(actual == images, f"each example has all its images in the prompt, in order: {images}, not {actual}")
         other = model.prompt(task, demonstrations, replace(query, label=examples[-1].label))
         expect(other.text == prompt.text, "the query's label changes the prompt's text, so it leaks into it")
         expect(other.target != prompt.target, "the query's label does not change the target")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from icltool.contracts import Example, PreparedSplit, group_code
+from icltool.contracts import NO_IMAGE, Example, PreparedSplit, group_code
 from icltool.errors import DataError, StoreError
 from icltool.execution.progress import SilentProgress
 from icltool.store.records import PreparedDataset, open_dataset, write_dataset
@@ -78,6 +78,48 @@ def test_columns_are_arrays(pets: PreparedDataset, numbers: list[int]) -> None:
     assert train.images == [f"/data/train/{n}.jpg" for n in numbers]
 
 
+def test_every_field_is_read_back(memory_path: Path) -> None:
+    full = example(
+        1,
+        more_images=("/data/train/8.jpg", "/data/train/9.jpg"),
+        more_image_ids=(8, 9),
+        images_in_text=True,
+        rationale="since it is red",
+        fields={"hint": "look at the colour", "headline": "Ä"},
+        rule="+",
+        labels={"+": "7", "-": "1"},
+        choices=("<image>", "b"),
+        raw_references=("R",),
+        style="Calm",
+    )
+    train = write(memory_path, [full, example(2), example(3, image="")]).split("train")
+    assert list(train) == [full, example(2), example(3, image="")]
+    assert train.image_lists == [full.images, ("/data/train/2.jpg",), ()]
+    assert (train.most_images, train.has_images) == (3, True)
+    assert train.more_image_ids is not None
+    assert train.more_image_ids.tolist() == [[8, 9], [NO_IMAGE, NO_IMAGE], [NO_IMAGE, NO_IMAGE]]
+    assert train.images_in(np.array([0, 1])) == {0, 1, 8, 9}
+    assert train.rules is not None
+    assert train.rules.tolist() == [group_code("+"), -1, -1]
+    assert train.label_rules is not None
+    assert train.label_rules.tolist() == [[group_code("+"), group_code("-")], [-1, -1], [-1, -1]]
+    files = [f"/data/train/{n}.jpg" for n in (1, 2, 8, 9)]
+    assert open_dataset(memory_path).image_files() == files
+
+
+def test_plain_examples_have_no_further_columns(pets: PreparedDataset) -> None:
+    train = pets.split("train")
+    assert (train.more_image_ids, train.rules, train.label_rules, train.most_images) == (None, None, None, 1)
+    assert train.image_lists[:2] == [(train.images[0],), (train.images[1],)]
+
+
+def test_image_ids_are_as_many_as_images(memory_path: Path) -> None:
+    with pytest.raises(DataError, match="example 1 has 2 images and 1 image ids"):
+        write(memory_path, [example(1, more_images=("/data/2.jpg",))])
+    with pytest.raises(DataError, match=r"image path 'b.jpg' is not absolute"):
+        write(memory_path, [example(1, more_images=("b.jpg",), more_image_ids=(2,))])
+
+
 def test_row_of_an_id(pets: PreparedDataset, numbers: list[int]) -> None:
     train = pets.split("train")
     assert [train.row_of(n) for n in numbers[:50]] == list(range(50))
@@ -90,7 +132,7 @@ def test_row_of_an_id(pets: PreparedDataset, numbers: list[int]) -> None:
 def test_manifest(pets: PreparedDataset) -> None:
     manifest = json.loads((pets.folder / "dataset.json").read_text())
     assert manifest == pets.manifest
-    assert (manifest["schema"], manifest["schema_version"]) == ("icltool.dataset", 1)
+    assert (manifest["schema"], manifest["schema_version"]) == ("icltool.dataset", 2)
     assert manifest["provenance"] == {"note": "of the test"}
     assert manifest["splits"]["train"]["examples"] == 2500
     assert manifest["splits"]["train"]["groups"] == 3
@@ -126,6 +168,10 @@ def test_fingerprint_is_of_the_content(memory_path: Path) -> None:
         [example(1), example(2), example(3, references=("r0", "r1"))],
         [example(1), example(2), example(3, image="/data/train/4.jpg")],
         [example(1), example(2), example(3, raw_references=("R0", "R1", "R2"))],
+        [example(1), example(2), example(3, more_images=("/data/train/9.jpg",), more_image_ids=(9,))],
+        [example(1), example(2), example(3, fields={"hint": "look"})],
+        [example(1), example(2), example(3, labels={"+": "7"})],
+        [example(1), example(2), example(3, images_in_text=True)],
     ]
     fingerprints = {write(tmp_path / f"d{i}", rows).fingerprint for i, rows in enumerate(changed)}
     assert len(fingerprints | {first}) == len(changed) + 1
@@ -302,7 +348,7 @@ def test_opening_what_is_not_there(tmp_path: Path) -> None:
         ('{"schema": "icl', "is truncated or malformed"),
         ("[]", "is not a manifest of a prepared data set"),
         ('{"schema": "icltool.sequences"}', "is not a manifest of a prepared data set"),
-        ('{"schema": "icltool.dataset", "schema_version": 9}', "has schema version 9; this icltool reads 1"),
+        ('{"schema": "icltool.dataset", "schema_version": 9}', "has schema version 9; this icltool reads 2"),
         ('{"schema": "icltool.dataset", "schema_version": 1, "name": "x"}', "is malformed: name, task"),
     ],
 )

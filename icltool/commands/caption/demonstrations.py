@@ -44,9 +44,9 @@ class RandomDemonstrations:
         return tuple(chosen)
 
     def _leaks(self, example: Example, query: Example) -> bool:
-        if image_file(example.image) == image_file(query.image):
+        if not {*map(image_file, example.images)}.isdisjoint(map(image_file, query.images)):
             return True
-        same = example.image_id == query.image_id or bool(query.group and example.group == query.group)
+        same = example.shares_image(query) or bool(query.group and example.group == query.group)
         return (self._prepared and same) or (self._texts and example.label in query.references)
 
 

@@ -55,6 +55,12 @@ class EmbedConfig(ExecutorConfig):
     precision: Literal["float32", "float16"] = Field(
         default="float32", description="precision of the stored embeddings", json_schema_extra={"group": "Output"}
     )
+    image_pooling: Literal["mean", "first"] = Field(
+        default="mean",
+        description="embedding of an example with several images: the mean of their normalised embeddings, or the first "
+        "image's alone",
+        json_schema_extra={"group": "Model"},
+    )
     batch_size: int = Field(
         default=64,
         ge=1,
@@ -68,6 +74,8 @@ class EmbedConfig(ExecutorConfig):
     )
 
     def identity(self) -> dict[str, Json]:
-        """See StageConfig. Paths are absolute."""
+        """See StageConfig. Paths are absolute. The usual pooling is left out, so that older files keep their identity."""
         values = super().identity()
+        if values["image_pooling"] == "mean":
+            del values["image_pooling"]
         return {**values, "encoder_path": place(values["encoder_path"])}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icltool.commands.embed.options import EmbedConfig
-from icltool.contracts import Encoder, FloatArray, IntArray
+from icltool.contracts import Encoder, Example, FloatArray, IntArray
 from icltool.plugin.manager import component
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
@@ -49,7 +49,7 @@ class Encoding:
             options["path"] = str(config.encoder_path)
         self._encoder: Encoder = component("encoders", config.encoder, **options)
         self._fingerprint = self._encoder.fingerprint()
-        self._batch_size = config.batch_size
+        self._batch_size, self._pooling = config.batch_size, config.image_pooling
 
     def __call__(self, rows: Rows) -> EncodedRows:
         """The embeddings of the rows; an image or text that occurs more than once in a batch is encoded once."""
@@ -61,16 +61,40 @@ class Encoding:
             examples = records.rows(range(max(low, rows.low), min(low + size, rows.high)))
             ids += [e.id for e in examples]
             for name in fields:
-                parts[name].append(self._encoded(name, [e.image if name == "image" else e.text for e in examples]))
+                parts[name].append(
+                    self._pooled(examples) if name == "image" else self._encoded([e.text for e in examples])
+                )
         features = {name: np.concatenate(batches) for name, batches in parts.items()}
         return EncodedRows(rows, np.array(ids, dtype=np.int64), features, self._encoder.dim, self._fingerprint)
 
-    def _encoded(self, name: str, values: Sequence[str]) -> FloatArray:
-        distinct = list(dict.fromkeys(values))
-        encode = self._encoder.encode_images if name == "image" else self._encoder.encode_texts
+    def _encoded(self, texts: Sequence[str]) -> FloatArray:
+        distinct = list(dict.fromkeys(texts))
         position = {value: i for i, value in enumerate(distinct)}
-        features: FloatArray = encode(distinct)[np.array([position[v] for v in values])]
+        features: FloatArray = self._encoder.encode_texts(distinct)[np.array([position[text] for text in texts])]
         return features
+
+    def _pooled(self, examples: Sequence[Example]) -> FloatArray:
+        """One image embedding per example, float32 [n, D]: that of its only image; of several, the normalised mean of their
+        normalised embeddings, or the first one; zeros without an image."""
+        images = [example.images if self._pooling == "mean" else example.images[:1] for example in examples]
+        distinct = list(dict.fromkeys(image for own in images for image in own))
+        if not distinct:
+            return np.zeros((len(examples), self._encoder.dim), dtype=np.float32)
+        features = self._encoder.encode_images(distinct)
+        position = {image: i for i, image in enumerate(distinct)}
+        pooled = np.zeros((len(examples), features.shape[1]), dtype=np.float32)
+        for row, own in zip(pooled, images, strict=True):
+            if own:
+                vectors = features[[position[image] for image in own]]
+                row[:] = vectors[0] if len(own) == 1 else _normalised(_normalised(vectors).mean(axis=0))
+        return pooled
+
+
+def _normalised(vectors: FloatArray) -> FloatArray:
+    """L2-normalised over the last axis; zeros stay zero."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: FloatArray = (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+    return scaled
 
 
 def embedded_fields(records: Records) -> tuple[str, ...]:

@@ -217,11 +217,11 @@ class Answers:
         """The place that workers are told; what it sends are the images of all prompts, and files of vectors and weights."""
         inputs, methods = self.inputs, [group[0].method for group in self.settings.groups]
         rows = np.unique(np.concatenate([np.empty(0, np.int64), *map(self._shown, self._asked)]))
-        images = [inputs.index.images[row] for row in rows]
+        images = [image for row in rows for image in inputs.index.image_lists[row]]
         chains = [one.setting.method.chain for one in self._asked if one.setting.asks]
         encoders = {part.encoder for chain in chains if chain for part in chain.parts[chain.asking :]} - {None}
         embeddings = [inputs.embeddings(split, name).path for name in encoders if name for split in inputs.splits]
-        queries = [inputs.queries.images[row] for row in inputs.query_rows]
+        queries = [image for row in inputs.query_rows for image in inputs.queries.image_lists[row]]
         files = [m.weights for m in methods if m.weights is not None]
         files += [] if self.config.index_subset is None else [self.config.index_subset]
         files += [m.intervention.file for m in methods if m.intervention is not None]

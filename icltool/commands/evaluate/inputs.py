@@ -53,6 +53,7 @@ class Inputs:
         self.index: Records = self.dataset.split("train")
         self.splits = ("train", config.queries)
         self.queries: Records = self.dataset.split(config.queries)
+        config.check_images(name, self.queries.most_images)
         self.subset = None if config.index_subset is None else self._subset(config.index_subset)
         rows = np.arange(len(self.index)) if self.subset is None else self._rows_of(self.subset)
         if config.queries == "train":

@@ -41,7 +41,7 @@ def shared_with(query: Example, demonstrations: Sequence[Example]) -> dict[str, 
     whatever the leak guard keeps away; kinds with none are left out."""
     question, contents = plain_text(question_of(query)), set(content_codes(query))
     shared = {
-        "image": sum(d.image_id == query.image_id for d in demonstrations),
+        "image": sum(d.shares_image(query) for d in demonstrations),
         "group": sum(d.group == query.group for d in demonstrations) if query.group else 0,
         "question": sum(plain_text(question_of(d)) == question for d in demonstrations) if question else 0,
         "text": sum(content_code(d, d.label) in contents for d in demonstrations),

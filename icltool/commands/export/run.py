@@ -24,7 +24,7 @@ from icltool.commands.export.selector import export_selector
 from icltool.components.models.chat.chat_format import conversation
 from icltool.components.models.shared.images import read_image
 from icltool.config.tasks import task_of
-from icltool.contracts import Example, Progress, QueryResult, StageReport, Task, image_reference
+from icltool.contracts import Example, Progress, QueryResult, StageReport, Task, image_reference, shown_to
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import load_registry
 from icltool.results import sequences as forms
@@ -236,14 +236,14 @@ def _examples(plan: Plan, queries: Records, index: Records) -> Iterator[tuple[Ex
         demonstrations = {icd.id: icd for icd in index.rows(rows)}
         examples = queries.rows([queries.row_of(query_id) for query_id, _ in block])
         for query, (_, icds) in zip(examples, block, strict=True):
-            yield query, [demonstrations[icd] for icd in icds]
+            yield query, [shown_to(demonstrations[icd], query) for icd in icds]
 
 
 def _check_leaks(source: Path, query: Example, demonstrations: Sequence[Example], same_split: bool) -> None:
     """DataError when a demonstration gives the query's answer away, as `IndexSet.leaking_rows` has it."""
     for icd in demonstrations:
         near = bool(query.group) and icd.group == query.group
-        if near or icd.image_id == query.image_id or (same_split and icd.id == query.id):
+        if near or icd.shares_image(query) or (same_split and icd.id == query.id):
             raise DataError(
                 f"{source} lists example {icd.id} for query {query.id}, which is the same image or a near-duplicate",
                 "take it out of the plan",
@@ -268,7 +268,7 @@ class _ChatForm:
 
     def messages(self, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
         """The conversation as a chat model is evaluated on it."""
-        images = (example.image for example in (*demonstrations, query) if example.image)
+        images = (image for example in (*demonstrations, query) for image in example.images)
         found = []
         for message in conversation(self.task, demonstrations, query, self.style):
             parts = [self._image(next(images)) if part["type"] == "image" else part for part in message["content"]]

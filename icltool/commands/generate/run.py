@@ -148,6 +148,8 @@ def _artefact(
         {} if parts.embeddings is None else {"embeddings_fingerprint": parts.embeddings.fingerprint}
     )
     uses_model = "model" in parts.scorer.needs
+    if uses_model:
+        config.check_images(parts.dataset.name, parts.queries.most_images)
     if not uses_model:
         identity.update(dict.fromkeys(("model", "model_path", "dtype", "quantization", "prompt_style")))
         identity.pop("prompt_template", None)
@@ -231,8 +233,8 @@ def _context(
     the scorer reads."""
     images: set[str] = set()
     for group in groups if config.ship_data else ():
-        images |= {parts.queries.images[row] for row in group.rows}
-        images |= {parts.records.images[row] for pool in group.pools for row in pool}
+        images.update(image for row in group.rows for image in parts.queries.image_lists[row])
+        images.update(image for pool in group.pools for row in pool for image in parts.records.image_lists[row])
     files = [file.path for file in (parts.embeddings, parts.query_embeddings) if file is not None]
     return worker_context(run.executor, parts.dataset.folder, images, files, ship=config.ship_data, variables=VARIABLES)
 
@@ -279,7 +281,7 @@ def _cost(
     samples: list[tuple[Example, list[Example]]] = []
     with progress.task("drawing candidate pools", len(missing), "anchors") as ticker:
         for row, pool in candidate_pools(config, parts, missing):
-            images.update(parts.records.image_ids[pool].tolist(), [int(parts.queries.image_ids[row])])
+            images |= parts.records.images_in(pool) | parts.queries.images_in(np.array([row]))
             if len(samples) < SAMPLED_ANCHORS:
                 samples.append((parts.queries[row], parts.records.rows(pool)))
             ticker.advance()

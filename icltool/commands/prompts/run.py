@@ -17,7 +17,15 @@ import numpy as np
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.settings import Setting, Settings
 from icltool.commands.prompts.options import PromptsConfig
-from icltool.contracts import CountsTokens, HoldsConversations, LimitsTokens, Progress, Prompt, PromptRenderer
+from icltool.contracts import (
+    CountsTokens,
+    HoldsConversations,
+    LimitsTokens,
+    Progress,
+    Prompt,
+    PromptRenderer,
+    shown_to,
+)
 from icltool.engine.generation import generation_options
 from icltool.errors import ConfigError
 from icltool.plugin.manager import load_registry
@@ -147,7 +155,10 @@ def _distinct(settings: Settings) -> Iterator[Setting]:
 def _prompts_of(setting: Setting, settings: Settings, renderer: PromptRenderer) -> Iterator[QueryPrompt]:
     inputs = settings.inputs
     queries = inputs.queries.rows(inputs.query_rows)
-    chosen = [inputs.index.rows(rows) for rows in settings.demonstrations(setting)]
+    chosen = [
+        [shown_to(example, query) for example in inputs.index.rows(rows)]
+        for query, rows in zip(queries, settings.demonstrations(setting), strict=True)
+    ]
     prompts = [
         replace(renderer.prompt(inputs.task, examples, query), target="")
         for query, examples in zip(queries, chosen, strict=True)

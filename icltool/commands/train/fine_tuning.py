@@ -61,6 +61,7 @@ class FineTuningJob:
         self.config, self.dataset, self.learner = config, dataset, learner
         self.variant = config.model
         load_registry().get("models", config.model)
+        config.check_images(dataset.name, dataset.split("train").most_images)
         resolved = config.identity()
         self.identity: dict[str, object] = {
             **common_identity(config, learner, options, dataset),

@@ -47,6 +47,7 @@ class InterventionJob:
         self.guard = guard_kinds(config.leak_guard, task_of(dataset))
         self.variant = config.model
         load_registry().get("models", config.model)
+        config.check_images(dataset.name, dataset.split("train").most_images)
         resolved = config.identity()
         self.identity: dict[str, object] = {
             **common_identity(config, learner, options, dataset),

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from icltool import ConfigError, DataError, Example, IclWarning, Prompt, Task, filled, task_name
+from icltool import ConfigError, DataError, Example, IclWarning, Prompt, Task, segments, task_name
 from icltool_ofa.tokenizer import code_token
 
 START, END = "<s>", "</s>"
@@ -84,7 +84,7 @@ class OFAFormat:
             raise ConfigError(f"this model's prompt format has no task {task_name(task)!r}", f"its tasks are {known}")
         demonstration_texts = [f"{self._query(task, e)}{self._label(task, e.label)}." for e in demonstrations]
         text = "".join((START, *demonstration_texts, self._query(task, query), END))
-        return Prompt(text, (query.image,) if query.image else (), self._label(task, query.label) + END)
+        return Prompt(text, query.images, self._label(task, query.label) + END)
 
     def plain(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsFineTuning.plain_prompt. With `tokenize_style` a style at the end (` in personality NAME?`) is a code."""
@@ -123,8 +123,7 @@ class OFAFormat:
                 raise DataError(f"example {example.id} has no style", "use a data set of captions in styles")
             return self.style_prompt.replace("{}", self.styled(example.style))
         if name not in _QUERIES and isinstance(task, Task):
-            fields = (plain(one) for one in (example.question, example.text, example.style))
-            return " " + filled(task.prompt(_TEMPLATES).query, *fields)
+            return " " + "".join(segments(task.prompt(_TEMPLATES).query, example, plain))
         question = clean_question(example.question) if name == "vqa" else plain(example.question)
         return _QUERIES[name].replace("{}", question)
 

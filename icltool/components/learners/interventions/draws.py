@@ -33,6 +33,7 @@ class Draws:
         self._queries = QuerySet(
             self._index.ids, self._index.image_ids, self._index.groups, same_split=True, questions=self._index.questions,
             contents=None if self._index.contents is None else self._index.contents[:, None],
+            more_image_ids=self._index.more_image_ids,
         )  # fmt: skip
 
     def __len__(self) -> int:

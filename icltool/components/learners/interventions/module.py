@@ -212,7 +212,7 @@ class InterventionModule(FittedModule):
                 q for p in uncached for q in self.draws.demonstrations(p, self.options.shots, draw).tolist()
             ]
             yield from (
-                example.image for example in self.draws.examples([*demonstrations, *positions]) if example.image
+                image for example in self.draws.examples([*demonstrations, *positions]) for image in example.images
             )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from jinja2 import TemplateError
 
-from icltool.components.models.shared.prompt_format import filled, plain_text
+from icltool.components.models.shared.prompt_format import plain_text, segments
 from icltool.components.tasks import BUILT_IN, task_named
 from icltool.contracts import Example, Prompt, Task, TaskFormat
 from icltool.errors import ConfigError
@@ -60,7 +61,7 @@ class ChatFormat:
         text = self.start + self.render(messages, True)
         whole = self.start + self.render([*messages, _turn("assistant", label)], False)
         blank, after = answer_in(text, whole, label)
-        images = tuple(e.image for e in (*demonstrations, query) if e.image)
+        images = tuple(image for e in (*demonstrations, query) for image in e.images)
         markers = text.count(self.marker)
         if markers != len(images):
             raise ConfigError(
@@ -195,9 +196,11 @@ def conversation(
     template = request(task, style).query
 
     def content(example: Example, label: str) -> list[dict[str, str]]:
-        text = filled(template, *(plain_text(t, reserved) for t in (example.question, example.text, example.style)))
-        image = [{"type": "image"}] if example.image else []
-        return [*image, {"type": "text", "text": text + label}]
+        *before, last = segments(template, example, partial(plain_text, reserved=reserved))
+        parts: list[dict[str, str]] = []
+        for text in before:
+            parts += [*([{"type": "text", "text": text}] if text else []), {"type": "image"}]
+        return [*parts, {"type": "text", "text": last + label}]
 
     if style == "flat":
         parts = [part for e in demonstrations for part in content(e, f"{plain_text(e.label, reserved)}\n")]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
-from icltool.components.models.shared.prompt_format import filled, plain_text
+from icltool.components.models.shared.prompt_format import plain_text, segments
 from icltool.components.tasks import BUILT_IN, formats, task_named
 from icltool.contracts import Example, Prompt, Task
 from icltool.errors import ConfigError
@@ -49,12 +50,12 @@ class CaptionerFormat:
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """See Model.prompt."""
         task = self._known(task)
-        examples = [replace(e, image="") for e in demonstrations] if self.one_image else list(demonstrations)
+        examples = [e.without_images() for e in demonstrations] if self.one_image else list(demonstrations)
         parts = []
         for example in examples:
             parts += [self._opening(task, example), self.blank, self._label(task, example.label), self.separator]
         parts.append(self._opening(task, query))
-        images = tuple(e.image for e in (*examples, query) if e.image)
+        images = tuple(image for e in (*examples, query) for image in e.images)
         return Prompt(self._text("".join(parts)), images, self.blank + self._label(task, query.label) + self.end)
 
     @property
@@ -95,9 +96,7 @@ class CaptionerFormat:
 
     def _opening(self, task: Task, example: Example) -> str:
         template = self.queries.get(task.name) or task.prompt(("captioner",)).query
-        fields = (plain_text(one, self.reserved) for one in (example.question, example.text, example.style))
-        query = filled(template, *fields)
-        return (self.image if example.image else "") + query
+        return self.image.join(segments(template, example, partial(plain_text, reserved=self.reserved)))
 
     def _label(self, task: Task, label: str) -> str:
         return plain_text(clean_caption(label) if task.sentences else label, self.reserved)

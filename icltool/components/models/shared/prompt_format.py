@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from string import ascii_uppercase
 
 from icltool.components.tasks import BUILT_IN, formats
-from icltool.contracts import Example, Prompt, Task, TaskFormat, task_name
+from icltool.contracts import IMAGE_MARKER, Example, Prompt, Task, TaskFormat, task_name
 from icltool.contracts.task import representation
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,7 +49,7 @@ class PromptFormat:
         for example in demonstrations:
             parts += [self._opening(rules, example), self._plain(example.label), rules.closing, self.separator]
         parts.append(self._opening(rules, query))
-        images = tuple(e.image for e in (*demonstrations, query) if e.image)
+        images = tuple(image for e in (*demonstrations, query) for image in e.images)
         separator = self.separator if self.separated_target else ""
         return Prompt("".join(parts), images, self._plain(query.label) + rules.closing + separator + self.end)
 
@@ -75,8 +77,7 @@ class PromptFormat:
         return answer
 
     def _opening(self, rules: TaskFormat, example: Example) -> str:
-        marker = self.image if example.image else ""
-        return marker + filled(rules.query, *map(self._plain, (example.question, example.text, example.style)))
+        return self.image.join(segments(rules.query, example, self._plain))
 
     def _plain(self, text: str) -> str:
         return plain_text(text, self.reserved)
@@ -99,10 +100,58 @@ def plain_text(text: str, reserved: Sequence[str]) -> str:
     return text
 
 
-def filled(template: str, question: str, text: str, style: str = "") -> str:
-    """`template` with {question}, {text} and {style} filled in, in one pass: braces in the data stay as they are."""
-    values = {"{question}": question, "{text}": text, "{style}": style}
-    return re.sub(r"\{question\}|\{text\}|\{style\}", lambda match: values[match.group()], template)
+#: The place of an image in texts that are being filled in; it is taken out of data.
+_PLACE = "\x00"
+
+
+def segments(template: str, example: Example, plain: Callable[[str], str] = str) -> list[str]:
+    """The text that `template` writes for the example, cut where its images stand: one segment before each image, and the
+    last one after them. `plain` is applied to each text of the example.
+
+    {question}, {text}, {style} and the names of the example's `fields` are filled in, in one pass: braces in the data stay as
+    they are. {choices} are the choices, one on a line, after "A. ", "B. " and so on. Images stand before the text unless the
+    texts hold markers for them. Raises DataError if the numbers of markers and images differ.
+    """
+    values = {
+        **{name: partial(_placed, text, example.images_in_text, plain) for name, text in example.fields.items()},
+        "question": partial(_placed, example.question, example.images_in_text, plain),
+        "text": partial(_placed, example.text, example.images_in_text, plain),
+        "style": partial(_placed, example.style, example.images_in_text, plain),
+        "choices": partial(_listed, example, plain),
+    }
+    parts = _NAMED.sub(lambda match: values[match[1]]() if match[1] in values else match[0], template).split(_PLACE)
+    count = len(example.images)
+    if len(parts) == 1:
+        return [""] * count + parts
+    if len(parts) != count + 1:
+        raise DataError(
+            f"example {example.id} has {count} images, but the text of its prompt has places for {len(parts) - 1}",
+            "let the prompt show every text with images in it ({choices} for images among the choices)",
+        )
+    return parts
+
+
+_NAMED = re.compile(r"\{(\w+)\}")
+
+
+def _placed(text: str, marked: bool, plain: Callable[[str], str]) -> str:
+    text = text.replace(_PLACE, "")
+    return plain(text.replace(IMAGE_MARKER, _PLACE) if marked else text)
+
+
+def _listed(example: Example, plain: Callable[[str], str]) -> str:
+    choices = (_placed(choice, example.images_in_text, plain) for choice in example.choices)
+    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(choice_letters(example), choices, strict=True))
+
+
+def choice_letters(example: Example) -> str:
+    """The letters of the example's choices, from A on. Raises DataError if there are more than 26."""
+    if len(example.choices) > len(ascii_uppercase):
+        raise DataError(
+            f"example {example.id} has {len(example.choices)} choices, but there are {len(ascii_uppercase)} letters",
+            "rank the choices by their texts: --rank-by text",
+        )
+    return ascii_uppercase[: len(example.choices)]
 
 
 #: Tasks added after fingerprints of formats were defined. They are part of a fingerprint only if a format writes them in its

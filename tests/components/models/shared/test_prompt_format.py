@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given, strategies as st
@@ -17,10 +18,11 @@ from icltool.components.models.shared.prompt_format import (
     TEXT,
     PromptFormat,
     TaskFormat,
-    filled,
+    plain_text,
+    segments,
 )
 from icltool.contracts import Example
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, DataError
 
 IMAGE = "<fake_token_around_image><image><fake_token_around_image>"
 LIVE_INSTRUCTION = "Provide an answer to the question. Use the image to answer.\n"
@@ -109,8 +111,50 @@ def test_text_format_has_no_captions() -> None:
 
 
 def test_braces_in_the_data_stay_as_they_are() -> None:
-    assert filled("{question}|{text}", "{text}", "{question}{}") == "{text}|{question}{}"
-    assert filled("{style}{question}", "{style}", "", "{question}") == "{question}{style}"
+    braced = replace(
+        example("x", image=""), question="{text}", text="{question}{}", style="{label}", fields={"hint": "{hint}"}
+    )
+    assert segments("{question}|{text}", braced) == ["{text}|{question}{}"]
+    assert segments("{style}{hint}{other}", braced) == ["{label}{hint}{other}"]
+
+
+def test_images_stand_before_the_text_or_at_their_markers() -> None:
+    pair = replace(
+        example("x", image="1.jpg"), more_images=("2.jpg",), more_image_ids=(2,), question="a <image> b  <image>?"
+    )
+    assert segments("Q:{question}", pair, lambda text: plain_text(text, ("<image>",))) == [
+        "", "", "Q:a < image> b < image>?",
+    ]  # fmt: skip
+    placed = replace(pair, images_in_text=True)
+    assert segments("Q:{question} A:", placed, lambda text: plain_text(text, ("<image>",))) == ["Q:a ", " b ", "? A:"]
+    with pytest.raises(DataError, match="has 2 images, but the text of its prompt has places for 1"):
+        segments("{text}{question}", replace(placed, question="<image>", text=""))
+    hidden = replace(placed, question="\x00<image> and <image>")
+    assert segments("{question}", hidden) == ["", " and ", ""]
+
+
+def test_choices_are_lines_with_letters() -> None:
+    which = replace(example("x", image=""), question="which?", choices=("a  cat", "<image>", "</s>"))
+    plain = partial(plain_text, reserved=("</s>", "<image>"))
+    assert segments("{question}\n{choices}\nAnswer:", which, plain) == [
+        "which?\nA. a cat\nB. < image>\nC. < /s>\nAnswer:"
+    ]
+    placed = replace(which, image="1.jpg", images_in_text=True)
+    assert segments("{choices}", placed, plain) == ["A. a cat\nB. ", "\nC. < /s>"]
+    with pytest.raises(DataError, match="has 27 choices, but there are 26 letters"):
+        segments("{choices}", replace(which, choices=tuple(map(str, range(27)))))
+
+
+def test_a_prompt_with_several_images_per_example() -> None:
+    pair = replace(example("two", image="1.jpg"), more_images=("2.jpg",), more_image_ids=(2,))
+    query = replace(pair, image="3.jpg", more_images=("4.jpg",), question="<image> or <image>?", images_in_text=True)
+    prompt = IDEFICS2_FORMATS["lever-lm"].prompt("vqa", [pair, example("none", image="")], query)
+    assert prompt.images == ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    _, _, rest = prompt.text.partition("answer.\n")
+    assert rest == (
+        f"<image><image>Question:{pair.question} Short answer:two\nQuestion:{pair.question} Short answer:none\n"
+        "Question:<image> or <image>? Short answer:"
+    )
 
 
 @pytest.mark.parametrize(("formats", "image"), FAMILIES)

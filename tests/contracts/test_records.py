@@ -1,0 +1,81 @@
+"""Examples with several images, with fields of their own, and with one label for each rule."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from icltool.contracts import NO_IMAGE, Example, IndexSet, QuerySet, ScoringRequest, blanked, shown_to
+from icltool.errors import DataError
+
+
+def example(number: int, **changes: object) -> Example:
+    fields: dict[str, object] = {
+        "id": number,
+        "image": f"/data/{number}.jpg",
+        "image_id": number,
+        "text": f"text {number}",
+        "label": f"label {number}",
+        "references": (f"label {number}",),
+    }
+    return Example(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_images_are_the_first_and_the_further_ones() -> None:
+    pair = example(1, more_images=("/data/2.jpg",), more_image_ids=(2,))
+    assert pair.images == ("/data/1.jpg", "/data/2.jpg")
+    assert pair.image_ids == (1, 2)
+    assert example(3, image="").images == ()
+    assert pair.shares_image(example(2))
+    assert not pair.shares_image(example(3))
+    assert pair.without_images() == example(1, image="")
+    assert pickle.loads(pickle.dumps(pair)) == pair
+
+
+def test_a_demonstration_has_the_label_of_the_rule() -> None:
+    digits = example(1, label="7", labels={"+": "7", "-": "1"}, text="7")
+    query = example(2, rule="-", label="3")
+    shown = shown_to(digits, query)
+    assert (shown.label, shown.references, shown.text) == ("1", ("1",), "1")
+    assert shown_to(digits, example(2)) is digits
+    with pytest.raises(DataError, match="example 1 has no label for the rule 'x' of query 2") as caught:
+        shown_to(digits, example(2, rule="x"))
+    assert caught.value.hint == "it has labels for +, -"
+
+
+def test_a_scoring_request_shows_the_label_of_the_rule() -> None:
+    digits = example(1, labels={"+": "7", "-": "1"})
+    request = ScoringRequest(example(2, rule="-"), (digits,))
+    assert [d.label for d in request.demonstrations] == ["1"]
+    assert ScoringRequest(request.query, request.demonstrations).demonstrations == request.demonstrations
+    assert ScoringRequest(example(2), (digits,)).demonstrations == (digits,)
+
+
+def test_a_blanked_query_tells_neither_rationale_nor_labels() -> None:
+    query = blanked(example(1, rationale="because", labels={"+": "7"}, rule="+", choices=("a", "b")))
+    assert (query.label, query.references, query.rationale, query.labels) == ("", (), "", {})
+    assert (query.rule, query.choices) == ("+", ("a", "b"))
+
+
+def test_any_shared_image_leaks() -> None:
+    groups = np.full(4, -1)
+    index = IndexSet(
+        np.arange(4), np.array([10, 11, 12, 13]), groups, more_image_ids=np.array([[20], [NO_IMAGE], [10], [30]])
+    )
+    queries = QuerySet(
+        np.arange(100, 103), np.array([50, 20, 40]), groups[:3], more_image_ids=np.array([[10], [13], [NO_IMAGE]])
+    )
+    assert [index.leaking_rows(queries, q).tolist() for q in range(3)] == [[0, 2], [0, 3], []]
+    plain = IndexSet(index.ids, index.image_ids, groups)
+    assert [plain.leaking_rows(queries, q).tolist() for q in range(3)] == [[0], [3], []]
+    part, one = index.take(np.array([2, 3])), queries.take(np.array([0]))
+    assert part.leaking_rows(one, 0).tolist() == [0]
+
+
+def test_an_example_without_a_label_for_the_rule_is_no_demonstration() -> None:
+    groups = np.full(3, -1)
+    index = IndexSet(np.arange(3), np.arange(3), groups, rules=np.array([[5, 6], [6, -1], [-1, -1]]))
+    queries = QuerySet(np.arange(10, 13), np.arange(10, 13), groups, rules=np.array([5, 6, -1]))
+    assert [index.leaking_rows(queries, q).tolist() for q in range(3)] == [[1, 2], [2], []]
