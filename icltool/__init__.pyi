@@ -69,6 +69,7 @@ from icltool.components.models.shared.options import (
 from icltool.components.models.shared.prompt_format import (
     PromptFormat as PromptFormat,
     choice_letters as choice_letters,
+    own_prompt as own_prompt,
     segments as segments,
 )
 from icltool.components.models.shared.scoring import (
@@ -141,6 +142,7 @@ from icltool.contracts import (
     PreparesImages as PreparesImages,
     Progress as Progress,
     Prompt as Prompt,
+    PromptFile as PromptFile,
     PromptRenderer as PromptRenderer,
     PromptTokens as PromptTokens,
     QueryResult as QueryResult,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from icltool.config.base import HIDDEN, StageConfig, place
+from icltool.contracts import PromptFile, packaged_prompt, read_prompt
 from icltool.contracts.json import Json
 from icltool.engine.first_prompt import check_first_prompt
 from icltool.engine.opening import open_session, prefix_bytes
@@ -109,11 +110,18 @@ class LvlmConfig(StageConfig):
         description="chat models: write each demonstration as turns of the conversation, or all of them in one turn (flat)",
         json_schema_extra={"group": "Model", "default": "turns"},
     )
-    prompt_template: Literal["lever-lm", "live"] | None = Field(
+    prompt_template: Literal["lever-lm", "live", "openflamingo", "vl-icl"] | None = Field(
         default=None,
-        description="idefics, idefics2 and openflamingo: write prompts as in the published runs of Lever-LM or of LIVE",
-        json_schema_extra={"group": "Model", "default": "lever-lm"},
+        description="write prompts as in the published runs of Lever-LM, LIVE, OpenFlamingo or VL-ICL Bench",
+        json_schema_extra={"group": "Model", "default": "lever-lm; chat models: a short request for each task"},
     )
+    prompt: Path | None = Field(
+        default=None,
+        description="TOML file with a prompt of your own: instruction, system turn, request, answer, separator, label words; "
+        "see `icltool guide prompts`",
+        json_schema_extra={"group": "Model", "daily": True, "metavar": "FILE", "default": "--prompt-template"},
+    )
+    _prompt: PromptFile | None = PrivateAttr(None)
     trust_remote_code: bool = Field(
         default=False,
         description="image-text-to-text and text-llm: run Python code from the model's repository. Use it only if you trust "
@@ -162,10 +170,16 @@ class LvlmConfig(StageConfig):
         values = super().identity()
         values["model_path"] = place(self.model_path)
         values["adapter_options"] = {name: place(value) for name, value in self.adapter_options.items()}
-        for name in ("prompt_template", "adapter_options", "trust_remote_code"):
+        values["prompt"] = None if self._prompt is None or self._by_template else self._prompt.identity()
+        for name in ("prompt_template", "prompt", "adapter_options", "trust_remote_code"):
             if not values[name]:
                 del values[name]
         return values
+
+    @property
+    def _by_template(self) -> bool:
+        """Whether the prompt has the name of a template, which says it all."""
+        return self.prompt is None
 
     def model_options(self) -> dict[str, Any]:
         """The options that the model's class gets. Those that are not set are left out: the model of a plugin need not have
@@ -178,7 +192,8 @@ class LvlmConfig(StageConfig):
             "quantization": self.quantization,
             "attention": self.attention,
             "style": self.prompt_style,
-            "template": self.prompt_template,
+            "template": self.prompt_template if self._prompt is None else None,
+            "prompt": self._prompt,
             "compile": self.compile or None,
             "trust_remote_code": self.trust_remote_code or None,
         }
@@ -232,6 +247,23 @@ class LvlmConfig(StageConfig):
         if fault := _no_model(Path(model), workspace):
             raise ValueError(fault)
         return values
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> LvlmConfig:
+        """Reads the prompt, so that workers on other machines have it too."""
+        if self.prompt is not None:
+            if self.prompt_template is not None:
+                raise ValueError("--prompt and --prompt-template exclude each other: use one of them")
+            self._prompt = read_prompt(self.prompt)
+        elif self.prompt_template is not None and self.prompt_template not in self._own_templates():
+            self._prompt = packaged_prompt("icltool.components.prompts", f"{self.prompt_template}.toml")
+        return self
+
+    def _own_templates(self) -> tuple[str, ...]:
+        """The templates that the model's adapter has itself."""
+        options = getattr(load_registry().load("models", self.model), "options_model", None)
+        field = None if options is None else options.model_fields.get("template")
+        return () if field is None else get_args(field.annotation)
 
     @model_validator(mode="after")
     def _one_place(self) -> LvlmConfig:

@@ -85,6 +85,7 @@ from icltool.contracts.model import (
 )
 from icltool.contracts.options import Options
 from icltool.contracts.progress import Progress, Ticker
+from icltool.contracts.prompt_file import PromptFile, packaged_prompt, read_prompt
 from icltool.contracts.randomness import keyed_generator
 from icltool.contracts.records import IMAGE_MARKER, Example, QueryResult, blanked, shown_to
 from icltool.contracts.report import StageReport
@@ -147,6 +148,7 @@ __all__ = [
     "PreparesImages",
     "Progress",
     "Prompt",
+    "PromptFile",
     "PromptRenderer",
     "PromptTokens",
     "QueryResult",
@@ -194,7 +196,9 @@ __all__ = [
     "load_image",
     "open_file",
     "open_image",
+    "packaged_prompt",
     "packaged_task",
+    "read_prompt",
     "read_task",
     "read_whole",
     "shown_to",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field as DataclassField, dataclass, field, fields
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +29,8 @@ OWN_FIELDS = ("image", "question", "text", "style", "choices", "rationale")
 #: of several people to a question; the label of a class.
 Answers = Literal["captions", "caption", "answers", "label"]
 
+#: Fields that a representation names only if they are set.
+_LATER = ("closing", "system", "demonstration", "answer", "separator", "after_image", "label_words")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -41,6 +43,11 @@ class TaskFormat:
     everything from the first ", " on (VQA answers are short). `instruction` stands once, before the first image. `closing` is
     the text that follows each label, in demonstrations and in the target; what is left of it is dropped from the end of an
     answer.
+
+    `demonstration` is the `query` of a demonstration, if it has another one. `answer` is how an answer is written, with
+    {label} and {rationale}; `label_words` are the words that prompts write for labels. `separator` is the text after a
+    demonstration (None: the model family's own), `after_image` that after each image before the `query`. `system` is the
+    system turn of a conversation; a model that continues a text has none.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -50,9 +57,23 @@ class TaskFormat:
     instruction: str = ""
     cut_at_comma: bool = False
     closing: str = ""
+    system: str = ""
+    demonstration: str = ""
+    answer: str = "{label}"
+    separator: str | None = None
+    after_image: str = ""
+    label_words: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __repr__(self) -> str:
-        return representation(self, later=("closing",))
+        return representation(self, later=_LATER)
+
+    def word(self, label: str) -> str:
+        """What a prompt writes for a label."""
+        return self.label_words.get(label, label)
+
+    def label(self, answer: str) -> str:
+        """The label that an answer means: that of its word, else the answer itself."""
+        return next((label for label, word in self.label_words.items() if word == answer), answer)
 
 
 class Task(BaseModel):
@@ -178,5 +199,9 @@ def representation(form: Any, later: tuple[str, ...], hidden: tuple[str, ...] = 
     """A dataclass's usual text, but fields in `later` are named only where they differ from their default: fingerprints are
     made of it, and those of formats that were there before these fields stay as they were. `hidden` ones are never named."""
     known = [f for f in fields(form) if f.name not in hidden]
-    visible = [f for f in known if f.name not in later or getattr(form, f.name) != f.default]
+    visible = [f for f in known if f.name not in later or getattr(form, f.name) != _default(f)]
     return f"{type(form).__name__}({', '.join(f'{f.name}={getattr(form, f.name)!r}' for f in visible)})"
+
+
+def _default(one: DataclassField[Any]) -> Any:
+    return one.default if one.default_factory is MISSING else one.default_factory()

@@ -152,5 +152,6 @@ _MODEL_FLAGS = {
     "path": "--model-path",
     "style": "--prompt-style",
     "template": "--prompt-template",
+    "prompt": "--prompt",
     "trust_remote_code": "--trust-remote-code",
 }

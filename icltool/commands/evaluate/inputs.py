@@ -10,10 +10,11 @@ import numpy as np
 
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.config.tasks import task_of
-from icltool.contracts import IndexSet, IntArray, QuerySet, Task
+from icltool.contracts import Example, IndexSet, IntArray, QuerySet, Retriever, Task, shown_to
 from icltool.contracts.json import Json
 from icltool.contracts.randomness import QUERIES, TRAIN_QUERIES, drawn, drawn_ids
 from icltool.errors import ConfigError, StoreError
+from icltool.plugin.manager import component
 from icltool.store.arrays import (
     StoredExamples,
     guard_kinds,
@@ -114,6 +115,20 @@ class Inputs:
             )
         self._arrays[needs, encoder] = arrays
         return arrays
+
+    def text_demonstrations(self, query_rows: IntArray) -> list[tuple[Example, ...]]:
+        """The demonstrations of --zero-shot-text of the queries in these rows: drawn by query, without their images."""
+        count = self.config.zero_shot_text
+        if not count:
+            return [()] * len(query_rows)
+        index, queries = self.arrays(frozenset(), None)
+        positions = np.searchsorted(self.query_rows, query_rows)
+        retriever: Retriever = component("retrievers", "random")
+        chosen = self.index_rows[retriever.retrieve(index, queries.take(positions), count, 0)]
+        return [
+            tuple(shown_to(example, query).without_images() for example in self.index.rows(rows))
+            for query, rows in zip(self.queries.rows(query_rows), chosen, strict=True)
+        ]
 
     @property
     def examples(self) -> StoredExamples:

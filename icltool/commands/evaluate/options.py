@@ -10,6 +10,7 @@ from pydantic import Field
 from icltool.config.base import HIDDEN
 from icltool.config.executor import ExecutorConfig
 from icltool.config.generation import GenerationConfig
+from icltool.contracts.json import Json
 
 _DATA: dict[str, Any] = {**HIDDEN, "group": "Data"}
 _SHOWN: dict[str, Any] = {**HIDDEN, "group": "Demonstrations"}
@@ -70,6 +71,13 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
         default=(4,),
         description="numbers of demonstrations per prompt, such as 1,2,4",
         json_schema_extra={**_SHOWN, "daily": True, "aliases": ["--num-fewshot"]},
+    )
+    zero_shot_text: int = Field(
+        default=0,
+        ge=0,
+        description="demonstrations to show as text, without their images, in zero-shot prompts, drawn at random; "
+        "OpenFlamingo's published zero-shot results have 2",
+        json_schema_extra={"group": "Demonstrations"},
     )
     seeds: tuple[int, ...] = Field(
         default=(0,),
@@ -172,3 +180,10 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
         description="repeat settings that were evaluated before",
         json_schema_extra={**_OUTPUT, "daily": True},
     )
+
+    def identity(self) -> dict[str, Json]:
+        """See StageConfig. What later releases added is left out if it is not set, so that results keep their identity."""
+        values = super().identity()
+        if not values["zero_shot_text"]:
+            del values["zero_shot_text"]
+        return values

@@ -170,14 +170,18 @@ class Answering:
         """Rows without scores of the chunk's queries."""
         queries, index, session = self.inputs.queries.rows(unit.query_rows), self.inputs.index, self.session()
         requests = [ScoringRequest(q, tuple(index.rows(d))) for q, d in zip(queries, unit.chosen, strict=True)]
+        asked = requests
+        if not unit.chosen.shape[1] and not unit.under.intervention:
+            texts = self.inputs.text_demonstrations(unit.query_rows)
+            asked = [replace(r, demonstrations=shown) for r, shown in zip(requests, texts, strict=True)]
         session.start_anew()  # so that an answer depends on its own chunk alone, wherever a run began
         if not self.inputs.task.ranked:
-            generated = session.generations(requests)
+            generated = session.generations(asked)
             return [predicted(r, prompt, raw, text) for r, (prompt, raw, text) in zip(requests, generated, strict=True)]
         model, rows = session.model, []
         assert model is not None
-        for request, log_probs in zip(requests, rank_choices(session, requests), strict=True):
-            prompt = model.prompt(session.task, request.demonstrations, request.query)
+        for request, full, log_probs in zip(requests, asked, rank_choices(session, asked), strict=True):
+            prompt = model.prompt(session.task, full.demonstrations, full.query)
             best = best_choice(log_probs)
             rows.append(predicted(request, replace(prompt, target=""), best, best, log_probs))
         return rows

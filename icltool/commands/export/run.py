@@ -24,7 +24,17 @@ from icltool.commands.export.selector import export_selector
 from icltool.components.models.chat.chat_format import conversation
 from icltool.components.models.shared.images import read_image
 from icltool.config.tasks import task_of
-from icltool.contracts import Example, Progress, QueryResult, StageReport, Task, image_reference, shown_to
+from icltool.contracts import (
+    Example,
+    Progress,
+    PromptFile,
+    QueryResult,
+    StageReport,
+    Task,
+    image_reference,
+    packaged_prompt,
+    shown_to,
+)
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import load_registry
 from icltool.results import sequences as forms
@@ -211,7 +221,8 @@ def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     dataset, splits = _dataset(config, source, plan), plan.splits or SPLITS
     target = output_of(config, f"{name}-chat.jsonl", (source,))
     index, queries = (dataset.split(splits[role]) for role in ("demonstrations", "queries"))
-    form = _ChatForm(task_of(dataset), _style(source), openai=format == "openai", data=config.images == "data")
+    style, prompt = _written_as(source)
+    form = _ChatForm(task_of(dataset), style, prompt, openai=format == "openai", data=config.images == "data")
     with (
         progress.task(f"exporting {name}", len(plan), "queries") as ticker,
         replace_file(target) as temporary,
@@ -250,10 +261,15 @@ def _check_leaks(source: Path, query: Example, demonstrations: Sequence[Example]
             )
 
 
-def _style(source: Path) -> Style:
-    """Whether the evaluation had its demonstrations as turns or in one."""
+def _written_as(source: Path) -> tuple[Style, PromptFile | None]:
+    """Whether the evaluation had its demonstrations as turns or in one, and its prompt, if that was the user's own."""
     configuration = read_evaluation(source).provenance.get("configuration", {}) if _is_evaluation(source) else {}
-    return "flat" if configuration.get("prompt_style") == "flat" else "turns"
+    content, template = configuration.get("prompt"), configuration.get("prompt_template")
+    prompt = PromptFile(**content) if isinstance(content, dict) else None
+    if prompt is None and isinstance(template, str):
+        prompt = packaged_prompt("icltool.components.prompts", f"{template}.toml")
+    style = configuration.get("prompt_style") or (prompt.style if prompt is not None else None)
+    return ("flat" if style == "flat" else "turns"), prompt
 
 
 class _ChatForm:
@@ -263,14 +279,14 @@ class _ChatForm:
     templates of transformers take them. With `data` images are data addresses, otherwise paths (openai: file addresses).
     """
 
-    def __init__(self, task: Task, style: Style, openai: bool, data: bool) -> None:
-        self.task, self.style, self.openai, self.data = task, style, openai, data
+    def __init__(self, task: Task, style: Style, prompt: PromptFile | None, openai: bool, data: bool) -> None:
+        self.task, self.style, self.prompt, self.openai, self.data = task, style, prompt, openai, data
 
     def messages(self, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
         """The conversation as a chat model is evaluated on it."""
         images = (image for example in (*demonstrations, query) for image in example.images)
         found = []
-        for message in conversation(self.task, demonstrations, query, self.style):
+        for message in conversation(self.task, demonstrations, query, self.style, file=self.prompt):
             parts = [self._image(next(images)) if part["type"] == "image" else part for part in message["content"]]
             plain = self.openai and message["role"] == "assistant"
             found.append({"role": message["role"], "content": parts[0]["text"] if plain else parts})

@@ -152,7 +152,8 @@ def _artefact(
         config.check_images(parts.dataset.name, parts.queries.most_images)
     if not uses_model:
         identity.update(dict.fromkeys(("model", "model_path", "dtype", "quantization", "prompt_style")))
-        identity.pop("prompt_template", None)
+        for option in ("prompt_template", "prompt"):
+            identity.pop(option, None)
     chosen = [
         ("samplers", config.sampler),
         ("scorers", config.scorer),

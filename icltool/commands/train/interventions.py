@@ -27,6 +27,7 @@ OF_MODEL = (
     "quantization",
     "prompt_style",
     "prompt_template",
+    "prompt",
     "adapter_options",
 )
 #: The variables in which launchers of distributed trainings give the number of a process on its machine.

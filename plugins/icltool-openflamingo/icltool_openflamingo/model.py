@@ -18,6 +18,7 @@ from icltool import (
     PaddedRows,
     PluginError,
     Prompt,
+    PromptFile,
     PromptFormat,
     TargetScore,
     TokenizedPrompt,
@@ -25,6 +26,7 @@ from icltool import (
     beam_options,
     fingerprint,
     in_batches,
+    own_prompt,
     padded_rows,
     predicting,
     target_scores,
@@ -54,6 +56,7 @@ class OpenFlamingoOptions(LoadOptions):
     template: Literal["lever-lm", "live"] = Field(
         "lever-lm", title="prompt template", description="write prompts as in the published runs of Lever-LM or of LIVE"
     )
+    prompt: PromptFile | None = Field(None, description="prompt of the user's own: --prompt FILE")
 
 
 class OpenFlamingoModel(EncodesImages, HookedFlamingo):
@@ -94,7 +97,8 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
         pad = self.tokenizer.pad_token_id
         self._pad = self._ends[-1] if pad is None else int(pad)
         end = self.tokenizer.eos_token if self.tokenizer.eos_token and self.tokenizer.eos_token_id != pad else ""
-        self.format = prompt_format(options.start, end, self.tokenizer.all_special_tokens, options.template)
+        form = prompt_format(options.start, end, self.tokenizer.all_special_tokens, options.template)
+        self.format = own_prompt(form, options.prompt)
         marks = [fingerprint(identity) for identity in parts.identities]
         self._fingerprint = fingerprint(parts.identities[0], *marks, precision, str(interval), repr(self.format))
 

@@ -13,6 +13,8 @@ PAD = "<PAD>"
 
 #: Those of the published runs of Lever-LM, and of LIVE (arXiv:2406.13185).
 TEMPLATES = ("lever-lm", "live")
+#: How prompt files name the models, the most special name last.
+FAMILIES = ("completion", "openflamingo")
 
 _VQA = TaskFormat("Question:{question} Short answer:", stop=("Question", "Answer", "Short"), cut_at_comma=True)
 _CLASSIFICATION = TaskFormat("Input:{text} Label:", stop=("Input", "Label"))
@@ -55,6 +57,7 @@ def prompt_format(start: str, end: str, special_tokens: Sequence[str], template:
                 **_COMMON,
             },
             separated_target=False,
+            families=FAMILIES,
         )
     return PromptFormat(
         start=start,
@@ -63,4 +66,5 @@ def prompt_format(start: str, end: str, special_tokens: Sequence[str], template:
         end=end,
         reserved=reserved,
         tasks={"caption": TaskFormat("Output:", stop=("Output",)), "vqa": _VQA, **_COMMON},
+        families=FAMILIES,
     )

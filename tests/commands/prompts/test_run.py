@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -162,3 +163,77 @@ def test_a_model_that_needs_its_weights_is_refused(workspace: Path, monkeypatch:
 
 class Sealed:
     """A model whose class does not write prompts without its weights."""
+
+
+PROMPT = """
+instruction = "Look.\\n"
+separator = "\\n##\\n"
+[tasks.vqa]
+query = "Q: {question} A:"
+[families.chat]
+system = "Be terse."
+"""
+
+
+@pytest.mark.parametrize(("model", "build"), [FAMILIES[0], FAMILIES[2]])
+def test_a_prompt_file_decides_prompts_answers_and_identity(
+    workspace: Path, tmp_path: Path, shared: Shared, model: str, build: Callable[[Path], str] | None
+) -> None:
+    folder = packaged_weights(model) if build is None else tiny.shared_folder(shared, build)
+    file = tmp_path / "mine.toml"
+    file.write_text(PROMPT)
+    options: dict[str, Any] = {
+        "workspace": workspace, "task": "vqa", "model": model, "model_path": str(folder), "methods": ("random",),
+        "shots": (0, 1), "test_size": 2, "max_new_tokens": 2, "num_beams": 1, "device": "cpu", "prompt": file,
+    }  # fmt: skip
+    rows = printed(PromptsConfig(**options))
+    assert rows == evaluated(EvaluateConfig(**options))
+    with_one = next(prompt for (_, shots, _, _), (prompt, _, _) in rows.items() if shots)
+    assert with_one.count("Q: ") == 2
+    assert ("##" in with_one, "Be terse." in with_one) == (build is None, build is not None)
+    configured = EvaluateConfig(**options)
+    assert configured.identity()["prompt"] == {
+        "instruction": "Look.\n", "separator": "\n##\n", "tasks": {"vqa": {"query": "Q: {question} A:"}},
+        "families": {"chat": {"system": "Be terse."}},
+    }  # fmt: skip
+    assert "prompt" not in EvaluateConfig(**{**options, "prompt": None}).identity()
+    file.write_text("separator = 3")  # it was read once: workers elsewhere need no file
+    assert pickle.loads(pickle.dumps(configured)).model_options()["prompt"] == configured.model_options()["prompt"]
+
+
+@pytest.mark.parametrize("template", ["lever-lm", "live", "openflamingo", "vl-icl"])
+def test_every_template_has_a_prompt_for_chat_models(workspace: Path, shared: Shared, template: str) -> None:
+    folder = tiny.shared_folder(shared, tiny.qwen2_vl)
+    config = PromptsConfig(
+        workspace=workspace, task="vqa", model_path=str(folder), shots=(1,), test_size=1, prompt_template=template
+    )  # type: ignore[arg-type]
+    [row] = prompts.run(config, QUIET).rows()
+    users = [m for m in cast(Any, row["messages"]) if m["role"] == "user"]
+    assert len(users) == (1 if template == "vl-icl" else 2)
+    assert config.identity()["prompt_template"] == template
+    assert "prompt" not in config.identity()
+
+
+def test_a_prompt_and_a_template_exclude_each_other(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(PROMPT)
+    call = ["prompts", "--workspace", str(workspace), "--prompt", str(file), "--prompt-template=live"]
+    assert icltool(call) == 2
+    assert "--prompt and --prompt-template exclude each other: use one of them" in capsys.readouterr().err
+    assert icltool([*call[:3], "--task=vqa", "--model=blip-base", "--prompt", str(file)]) == 2
+    assert "model 'blip-base' has no option 'prompt' (--prompt)" in capsys.readouterr().err
+
+
+def test_zero_shot_with_demonstrations_as_text(workspace: Path) -> None:
+    options: dict[str, Any] = {
+        "workspace": workspace, "task": "vqa", "model": "tiny-idefics", "methods": ("zero-shot", "random"), "shots": (1,),
+        "test_size": 3, "max_new_tokens": 2, "num_beams": 1, "device": "cpu", "zero_shot_text": 2,
+    }  # fmt: skip
+    answered, rows = evaluated(EvaluateConfig(**options)), printed(PromptsConfig(**options))
+    assert {key: row[:2] for key, row in answered.items()} == {key: row[:2] for key, row in rows.items()}
+    for (method, _, _, _), (prompt, images, _) in rows.items():
+        assert (prompt.count("Question:"), len(images)) == ((3, 1) if method == "zero-shot" else (2, 2))
+    assert EvaluateConfig(**options).identity()["zero_shot_text"] == 2
+    assert "zero_shot_text" not in EvaluateConfig(**{**options, "zero_shot_text": 0}).identity()

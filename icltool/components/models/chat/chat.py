@@ -15,7 +15,7 @@ from pydantic import Field
 from icltool.components.models.chat.chat_format import ChatFormat, Style, chat_format, ended_by
 from icltool.components.models.chat.chat_images import REUSABLE, ChatImages
 from icltool.components.models.chat.chat_prefix_cache import chat_prefix_cache
-from icltool.components.models.shared.options import RemoteCodeOptions
+from icltool.components.models.shared.options import OwnPrompt, RemoteCodeOptions
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
 from icltool.components.models.shared.weights import Weights, fingerprint
 from icltool.contracts import Example, Features, Prompt, Task
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from icltool.components.models.shared.loading import ModelClass
 
 
-class ChatOptions(RemoteCodeOptions):
+class ChatOptions(OwnPrompt, RemoteCodeOptions):
     """Of models that hold a conversation."""
 
     style: Style = Field(
@@ -63,7 +63,8 @@ class ChatModel(ProcessedModel):
         return AutoModelForImageTextToText
 
     def _open(self, options: ChatOptions) -> Weights:
-        self._style = options.style
+        own = options.prompt.style if options.prompt is not None and "style" not in options.model_fields_set else None
+        self._style, self._file = own or options.style, options.prompt
         return super()._open(options)
 
     def messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
@@ -88,7 +89,7 @@ class ChatModel(ProcessedModel):
 
     def _check_processor(self) -> None:
         """Demonstrations need several images in one prompt, so this is checked before the weights are loaded."""
-        self.format = chat_format(self.processor, self.tokenizer, self.name, self._style)
+        self.format = chat_format(self.processor, self.tokenizer, self.name, self._style, self._file)
         example = Example(0, "image", 0, "text", "label", ("label",), "question")
         prompt = self.format.prompt("caption", [example], example)
         images = [Image.new("RGB", (224, 224), colour) for colour in ("white", "gray")]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from jinja2 import TemplateError
 
-from icltool.components.models.shared.prompt_format import plain_text, segments
+from icltool.components.models.shared.prompt_format import answer_text, plain_text, segments
 from icltool.components.tasks import BUILT_IN, task_named
-from icltool.contracts import Example, Prompt, Task, TaskFormat
+from icltool.contracts import Example, Prompt, PromptFile, Task, TaskFormat
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,15 +52,22 @@ class ChatFormat:
     style: Style = "turns"
     start: str = ""
     eos: str = ""
+    file: PromptFile | None = None
 
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """The prompt of Model.prompt. The target is the query's label, with the blank that the template puts before an answer
         but not at the end of a request, and with the end of an assistant turn."""
         messages = self.messages(task, demonstrations, query)
-        label = self._plain(query.label)
+        rules = request(task, self.style, self.file)
+        label = (answer_text(rules, query, self._plain, target=True) + rules.closing).strip()
         text = self.start + self.render(messages, True)
         whole = self.start + self.render([*messages, _turn("assistant", label)], False)
         blank, after = answer_in(text, whole, label)
+        if rules.system and rules.system not in text:
+            raise ConfigError(
+                "the prompt has a system turn, which this model's chat template leaves out",
+                "write the text as the instruction of the prompt",
+            )
         images = tuple(image for e in (*demonstrations, query) for image in e.images)
         markers = text.count(self.marker)
         if markers != len(images):
@@ -77,9 +84,14 @@ class ChatFormat:
 
     def clean(self, task: Task | str, text: str) -> str:
         """The answer in a raw continuation: up to the next turn (flat: the next example), without quotes and extra blanks."""
-        stops = request(task, self.style).stop if self.style == "flat" else self._turn_stops()
+        rules = request(task, self.style, self.file)
+        stops = rules.stop if self.style == "flat" else self._turn_stops()
         answer = re.split("|".join(re.escape(stop) for stop in stops), text, maxsplit=1)[0] if stops else text
-        return " ".join(answer.replace('"', "").split())
+        answer = " ".join(answer.replace('"', "").split())
+        closing = rules.closing.strip()
+        while closing and answer.endswith(closing):
+            answer = answer.removesuffix(closing).rstrip()
+        return rules.label(answer)
 
     def description(self) -> str:
         """Everything that determines the prompts, as text for fingerprints."""
@@ -87,11 +99,12 @@ class ChatFormat:
         prompt = self.prompt("vqa", [empty], empty)
         requests = {task: request(task, "turns").query for task in _IN_FINGERPRINT}
         flat = {task: (request(task, "flat").query, request(task, "flat").stop) for task in _IN_FINGERPRINT}
-        return repr((self.style, self.start, requests, flat, prompt.text, prompt.target))
+        parts = (self.style, self.start, requests, flat, prompt.text, prompt.target)
+        return repr(parts if self.file is None else (*parts, self.file.identity()))
 
     def messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[Message]:
         """The turns that the template renders."""
-        return conversation(task, demonstrations, query, self.style, self.reserved)
+        return conversation(task, demonstrations, query, self.style, self.reserved, self.file)
 
     def between(self) -> str:
         """The text that the template writes between an answer and the next request."""
@@ -124,19 +137,26 @@ class ChatFormat:
         return plain_text(text, self.reserved)
 
 
-def request(task: Task | str, style: Style) -> TaskFormat:
-    """The request in a conversation: the text of a user turn, or with "flat" the text before each label. Raises ConfigError
-    for an unknown task name."""
+def request(task: Task | str, style: Style, file: PromptFile | None = None) -> TaskFormat:
+    """The request in a conversation: the text of a user turn, or with "flat" the text before each label. `file` has the last
+    word. Raises ConfigError for an unknown task name."""
     if isinstance(task, str):
         if task not in BUILT_IN:
             raise ConfigError(
                 f"this model's prompt format has no task {task!r}", f"its tasks are {', '.join(sorted(BUILT_IN))}"
             )
         task = task_named(task)
-    return task.prompt(("completion",) if style == "flat" else ("chat", "completion"))
+    own = task.prompt(("completion",) if style == "flat" else ("chat", "completion"))
+    return own if file is None else file.applied(own, ("chat",), task.name)
 
 
-def chat_format(processor: Processor, tokenizer: PreTrainedTokenizerBase, name: str, style: Style) -> ChatFormat:
+def chat_format(
+    processor: Processor,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    style: Style,
+    file: PromptFile | None = None,
+) -> ChatFormat:
     """The format of a model with this processor. Raises ConfigError if it has no chat template, or one that fails."""
     marker = getattr(processor, "image_token", None)
     if not isinstance(marker, str):
@@ -180,7 +200,7 @@ def chat_format(processor: Processor, tokenizer: PreTrainedTokenizerBase, name: 
     has_bos = render([_turn("user", "a")], True).startswith(bos)
     longest_first = tuple(sorted(reserved, key=lambda token: (-len(token), token)))
     form = ChatFormat(
-        render, marker, longest_first, style, bos if begins and not has_bos else "", tokenizer.eos_token or ""
+        render, marker, longest_first, style, bos if begins and not has_bos else "", tokenizer.eos_token or "", file
     )
     if style == "turns":
         form.check_turns()
@@ -188,28 +208,39 @@ def chat_format(processor: Processor, tokenizer: PreTrainedTokenizerBase, name: 
 
 
 def conversation(
-    task: Task | str, demonstrations: Sequence[Example], query: Example, style: Style, reserved: Sequence[str] = ()
+    task: Task | str,
+    demonstrations: Sequence[Example],
+    query: Example,
+    style: Style,
+    reserved: Sequence[str] = (),
+    file: PromptFile | None = None,
 ) -> list[Message]:
     """Demonstrations and query as messages of image and text parts, in the order of the examples. `reserved` tokens in the
-    data are broken up."""
+    data are broken up. A system turn comes first; the instruction is the beginning of the first user turn."""
+    rules = request(task, style, file)
+    shown, plain = rules.demonstration or rules.query, partial(plain_text, reserved=reserved)
+    between = "\n" if rules.separator is None else rules.separator
 
-    template = request(task, style).query
-
-    def content(example: Example, label: str) -> list[dict[str, str]]:
-        *before, last = segments(template, example, partial(plain_text, reserved=reserved))
+    def content(template: str, example: Example, label: str) -> list[dict[str, str]]:
+        *before, last = segments(template, example, plain, rules.after_image)
         parts: list[dict[str, str]] = []
         for text in before:
             parts += [*([{"type": "text", "text": text}] if text else []), {"type": "image"}]
         return [*parts, {"type": "text", "text": last + label}]
 
+    def answer(example: Example) -> str:
+        return answer_text(rules, example, plain) + rules.closing
+
+    messages: list[Message] = [_turn("system", rules.system)] if rules.system else []
+    opening = [{"type": "text", "text": rules.instruction}] if rules.instruction else []
     if style == "flat":
-        parts = [part for e in demonstrations for part in content(e, f"{plain_text(e.label, reserved)}\n")]
-        return [{"role": "user", "content": _joined([*parts, *content(query, "")])}]
-    messages: list[Message] = []
+        parts = [part for e in demonstrations for part in content(shown, e, answer(e) + between)]
+        return [*messages, {"role": "user", "content": _joined([*opening, *parts, *content(rules.query, query, "")])}]
     for example in demonstrations:
-        messages.append({"role": "user", "content": content(example, "")})
-        messages.append(_turn("assistant", plain_text(example.label, reserved)))
-    return [*messages, {"role": "user", "content": content(query, "")}]
+        messages.append({"role": "user", "content": [*opening, *content(shown, example, "")]})
+        messages.append(_turn("assistant", answer(example).strip()))
+        opening = []
+    return [*messages, {"role": "user", "content": _joined([*opening, *content(rules.query, query, "")])}]
 
 
 def ended_by(form: ChatFormat, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> ChatFormat:

@@ -88,7 +88,7 @@ class IdeficsModel(EncodesImages, FixedFormats, HookedDecoder):
         from transformers import AutoTokenizer, IdeficsForVisionText2Text
 
         self.name = name = options.name
-        self.template, self.format = options.template, self.formats[options.template]
+        self.template, self.format = options.template, self.format_of(options)
         weights = weights_of(options)
         with loading_errors(name, weights):
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.source, **weights.where)

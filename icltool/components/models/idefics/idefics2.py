@@ -43,7 +43,7 @@ class Idefics2Model(EncodesImages, FixedFormats, ProcessedModel):
         return Idefics2ForConditionalGeneration
 
     def _open(self, options: IdeficsOptions) -> Weights:
-        self.template, self.format = options.template, self.formats[options.template]
+        self.template, self.format = options.template, self.format_of(options)
         weights = super()._open(options)
         self.processor.image_processor.do_image_splitting = False
         return weights

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from icltool.components.models.shared.options import TransformersOptions
+from icltool.components.models.shared.options import OwnPrompt, TransformersOptions
 
 
-class IdeficsOptions(TransformersOptions):
+class IdeficsOptions(OwnPrompt, TransformersOptions):
     """Options of IDEFICS and IDEFICS2."""
 
     template: Literal["lever-lm", "live"] = Field(

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 
 from icltool.contracts.options import Options
+from icltool.contracts.prompt_file import PromptFile
 from icltool.errors import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -94,6 +95,12 @@ class TransformersOptions(LoadOptions):
     def trusted(self) -> bool:
         """Whether Python code from the model's repository may run."""
         return False
+
+
+class OwnPrompt(Options):
+    """Of adapters whose prompts a file can change."""
+
+    prompt: PromptFile | None = Field(None, description="prompt of the user's own: --prompt FILE")
 
 
 class RemoteCodeOptions(TransformersOptions):

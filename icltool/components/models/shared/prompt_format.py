@@ -9,7 +9,7 @@ from functools import partial
 from string import ascii_uppercase
 
 from icltool.components.tasks import BUILT_IN, formats
-from icltool.contracts import IMAGE_MARKER, Example, Prompt, Task, TaskFormat, task_name
+from icltool.contracts import IMAGE_MARKER, Example, Prompt, PromptFile, Task, TaskFormat, task_name
 from icltool.contracts.task import representation
 from icltool.errors import ConfigError, DataError
 
@@ -22,7 +22,8 @@ class PromptFormat:
     target of the query ("" if EOS is the pad token). Without `separated_target` a target has no separator: an answer is then
     followed by `end` alone, which may not be empty. `reserved` are the special tokens, which are broken up in data, so that
     no caption can inject an image or end the prompt. `tasks` are the forms of the built-in tasks; any other task uses the
-    first of `templates` that it defines.
+    first of `templates` that it defines. `file` is a prompt of the user's, which has the last word; `families` are those of
+    its families that this one belongs to, the most special last.
     """
 
     start: str
@@ -33,6 +34,8 @@ class PromptFormat:
     tasks: Mapping[str, TaskFormat] = field(default_factory=dict)
     separated_target: bool = True
     templates: tuple[str, ...] = ("completion",)
+    file: PromptFile | None = None
+    families: tuple[str, ...] = ("completion",)
 
     def __post_init__(self) -> None:
         if not self.separated_target and not self.end:
@@ -40,18 +43,23 @@ class PromptFormat:
 
     def __repr__(self) -> str:
         tasks = {task: rules for task, rules in self.tasks.items() if LATER_TASKS.get(task) != rules}
-        return representation(replace(self, tasks=tasks), later=("separated_target",), hidden=("templates",))
+        form = representation(
+            replace(self, tasks=tasks), later=("separated_target",), hidden=("templates", "file", "families")
+        )
+        return form if self.file is None else f"{form} {self.file.identity()!r} {self.families!r}"
 
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """The prompt of Model.prompt: demonstrations in order, then the query; target = label, closing, separator, end."""
         rules = self._rules(task)
+        between = self.separator if rules.separator is None else rules.separator
         parts = [self.start, rules.instruction]
         for example in demonstrations:
-            parts += [self._opening(rules, example), self._plain(example.label), rules.closing, self.separator]
-        parts.append(self._opening(rules, query))
+            request = self._opening(rules, example, rules.demonstration or rules.query)
+            parts += [request, answer_text(rules, example, self._plain), rules.closing, between]
+        parts.append(self._opening(rules, query, rules.query))
         images = tuple(image for e in (*demonstrations, query) for image in e.images)
-        separator = self.separator if self.separated_target else ""
-        return Prompt("".join(parts), images, self._plain(query.label) + rules.closing + separator + self.end)
+        closing = rules.closing + (between if self.separated_target else "") + self.end
+        return Prompt("".join(parts), images, answer_text(rules, query, self._plain, target=True) + closing)
 
     @property
     def image_marker(self) -> str:
@@ -72,24 +80,41 @@ class PromptFormat:
         if rules.cut_at_comma:
             answer = answer.split(", ", 1)[0]
         answer = answer.strip()
-        while rules.closing and answer.endswith(rules.closing):
-            answer = answer.removesuffix(rules.closing).rstrip()
-        return answer
+        closing = rules.closing.strip()
+        while closing and answer.endswith(closing):
+            answer = answer.removesuffix(closing).rstrip()
+        return rules.label(answer)
 
-    def _opening(self, rules: TaskFormat, example: Example) -> str:
-        return self.image.join(segments(rules.query, example, self._plain))
+    def _opening(self, rules: TaskFormat, example: Example, request: str) -> str:
+        return self.image.join(segments(request, example, self._plain, rules.after_image))
 
     def _plain(self, text: str) -> str:
         return plain_text(text, self.reserved)
 
     def _rules(self, task: Task | str) -> TaskFormat:
         name = task_name(task)
-        if name in self.tasks:
-            return self.tasks[name]
-        if isinstance(task, Task) and name not in BUILT_IN:
-            return task.prompt(self.templates)
+        rules = self.tasks.get(name)
+        if rules is None and isinstance(task, Task) and name not in BUILT_IN:
+            rules = task.prompt(self.templates)
+        if rules is not None and self.file is not None:
+            rules = self.file.applied(rules, self.families, name)
+        if rules is not None and rules.system:
+            raise ConfigError(
+                "the prompt has a system turn, but this model continues a text", "write the text as its instruction"
+            )
+        if rules is not None:
+            return rules
         known = ", ".join(sorted(self.tasks))
         raise ConfigError(f"this model's prompt format has no task {name!r}", f"its tasks are {known}")
+
+
+def own_prompt(form: PromptFormat, file: PromptFile | None) -> PromptFormat:
+    """The format with a prompt of the user's: it changes what models that continue a text are asked, not what a published
+    template asks."""
+    if file is None:
+        return form
+    tasks = {task: _COMMON[task] for task in form.tasks}
+    return replace(form, file=file, tasks=tasks, templates=("completion",))
 
 
 def plain_text(text: str, reserved: Sequence[str]) -> str:
@@ -104,9 +129,10 @@ def plain_text(text: str, reserved: Sequence[str]) -> str:
 _PLACE = "\x00"
 
 
-def segments(template: str, example: Example, plain: Callable[[str], str] = str) -> list[str]:
+def segments(template: str, example: Example, plain: Callable[[str], str] = str, after_image: str = "") -> list[str]:
     """The text that `template` writes for the example, cut where its images stand: one segment before each image, and the
-    last one after them. `plain` is applied to each text of the example.
+    last one after them. `plain` is applied to each text of the example. Each image that stands before the text is followed by
+    `after_image`.
 
     {question}, {text}, {style} and the names of the example's `fields` are filled in, in one pass: braces in the data stay as
     they are. {choices} are the choices, one on a line, after "A. ", "B. " and so on. Images stand before the text unless the
@@ -122,7 +148,7 @@ def segments(template: str, example: Example, plain: Callable[[str], str] = str)
     parts = _NAMED.sub(lambda match: values[match[1]]() if match[1] in values else match[0], template).split(_PLACE)
     count = len(example.images)
     if len(parts) == 1:
-        return [""] * count + parts
+        return ["", *[after_image] * (count - 1), after_image + parts[0]] if count else parts
     if len(parts) != count + 1:
         raise DataError(
             f"example {example.id} has {count} images, but the text of its prompt has places for {len(parts) - 1}",
@@ -132,6 +158,18 @@ def segments(template: str, example: Example, plain: Callable[[str], str] = str)
 
 
 _NAMED = re.compile(r"\{(\w+)\}")
+
+
+def answer_text(rules: TaskFormat, example: Example, plain: Callable[[str], str] = str, target: bool = False) -> str:
+    """The example's answer as `rules` write it; `plain` is applied to label and rationale. Raises DataError for an answer
+    with a rationale if a demonstration has none; in a `target` it may be missing."""
+    if "{rationale}" in rules.answer and not example.rationale and not target:
+        raise DataError(
+            f"example {example.id} has no rationale, but the prompt writes one in each answer",
+            "prepare a data set with rationales, or choose another prompt",
+        )
+    values = {"label": plain(rules.word(example.label)), "rationale": plain(example.rationale)}
+    return _NAMED.sub(lambda match: values.get(match[1], match[0]), rules.answer)
 
 
 def _placed(text: str, marked: bool, plain: Callable[[str], str]) -> str:
@@ -171,6 +209,7 @@ IDEFICS = PromptFormat(
     reserved=("<s>", "</s>", "<unk>", _FAKE, _IMAGE, "<end_of_utterance>"),
     tasks=formats("lever-lm", "completion"),
     templates=("lever-lm", "completion"),
+    families=("completion", "idefics"),
 )
 
 #: IDEFICS2. The image marker is one token; the model's processor expands it.
@@ -182,6 +221,7 @@ IDEFICS2 = PromptFormat(
     reserved=("<s>", "</s>", "<unk>", _FAKE, _IMAGE, "<end_of_utterance>"),
     tasks=formats("lever-lm", "completion"),
     templates=("lever-lm", "completion"),
+    families=("completion", "idefics"),
 )
 
 
@@ -208,4 +248,5 @@ TEXT = PromptFormat(
     end="",
     reserved=(),
     tasks={task: _COMMON[task] for task in ("vqa", "classification")},
+    families=("completion", "text"),
 )

@@ -11,9 +11,9 @@ import torch
 
 from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
 from icltool.components.models.shared.loading import loading_errors, read_config, text_limit
-from icltool.components.models.shared.options import RemoteCodeOptions
+from icltool.components.models.shared.options import OwnPrompt, RemoteCodeOptions
 from icltool.components.models.shared.processed import prepare_tokenizer
-from icltool.components.models.shared.prompt_format import TEXT, PromptFormat
+from icltool.components.models.shared.prompt_format import TEXT, PromptFormat, own_prompt
 from icltool.components.models.shared.scoring import (
     beam_options,
     decoded,
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+class TextOptions(OwnPrompt, RemoteCodeOptions):
+    """Of text-only models."""
+
+
 class TextModel(HookedDecoder):
     """The adapter. It reads no images: examples with an image are refused.
 
@@ -48,10 +52,10 @@ class TextModel(HookedDecoder):
 
     padding_side = "right"
 
-    options_model = RemoteCodeOptions
+    options_model = TextOptions
     format: PromptFormat
 
-    def __init__(self, options: RemoteCodeOptions) -> None:
+    def __init__(self, options: TextOptions) -> None:
         """Loads tokenizer and weights. Raises ConfigError when weights are missing or do not fit."""
         from transformers import AutoModelForCausalLM
 
@@ -64,14 +68,14 @@ class TextModel(HookedDecoder):
         if cache is not None:
             self._use_prefix_cache(cache)
 
-    def _open(self, options: RemoteCodeOptions) -> Weights:
+    def _open(self, options: TextOptions) -> Weights:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.name = name = options.name
         weights = weights_of(options)
         with loading_errors(name, weights):
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.source, **weights.where)
-        self.format = text_format(self.tokenizer)
+        self.format = own_prompt(text_format(self.tokenizer), options.prompt)
         prepare_tokenizer(self.tokenizer, name, weights.source)
         self.config = read_config(AutoModelForCausalLM, name, weights)
         return weights

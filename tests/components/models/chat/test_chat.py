@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from icltool.components.models.chat.chat import ChatModel, ChatOptions
-from icltool.components.models.chat.chat_format import ChatFormat, answer_in
-from icltool.contracts import Example, SupportsImageCache
+from icltool.components.models.chat.chat_format import ChatFormat, Message, answer_in
+from icltool.contracts import Example, PromptFile, SupportsImageCache
 from icltool.errors import ConfigError
 from icltool.testing import check_model
 from icltool.testing.plain import torch_twin
@@ -343,3 +343,50 @@ def test_the_start_token_stands_once_whoever_writes_it(
     assert prompt.text.startswith(bos)
     ids = model._encode([prompt], None, "right").inputs["input_ids"][0].tolist()
     assert (ids[0], ids.count(start)) == (start, 1)
+
+
+def test_a_prompt_of_ones_own_goes_through_the_template(folder_of: Folder) -> None:
+    own = PromptFile(
+        system="Be terse.", instruction="Look. ", query="Q: {question}", answer="It is {label}", closing="!"
+    )
+    options = ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu", prompt=own)
+    renderer = ChatModel.prompt_renderer(options)
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    prompt = renderer.prompt("vqa", [example("red", "What colour?", "1.jpg")], example("two", "How many?"))
+    assert prompt.text == (
+        f"<|im_start|>system\nBe terse.<|im_end|>\n<|im_start|>user\nLook. {image}Q: What colour?<|im_end|>\n"
+        f"<|im_start|>assistant\nIt is red!<|im_end|>\n<|im_start|>user\n{image}Q: How many?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert prompt.target == "It is two!<|im_end|>"
+    plain = ChatModel.prompt_renderer(options.model_copy(update={"prompt": None}))
+    assert renderer.format.description() != plain.format.description()  # type: ignore[attr-defined]
+
+
+def test_a_prompt_file_can_ask_for_one_turn(folder_of: Folder) -> None:
+    options = ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu", prompt=PromptFile(style="flat"))
+    assert ChatModel.prompt_renderer(options).format.style == "flat"  # type: ignore[attr-defined]
+    given = ChatOptions(**{**options.model_dump(), "style": "turns"})
+    assert ChatModel.prompt_renderer(given).format.style == "turns"  # type: ignore[attr-defined]
+
+
+def test_several_images_of_an_example_stand_at_their_markers(qwen: ChatModel) -> None:
+    pair = replace(
+        example("left", "Is <image> or <image> larger?", "1.jpg"), more_images=("2.jpg",), more_image_ids=(2,)
+    )
+    image, ask = "<|vision_start|><|image_pad|><|vision_end|>", "Answer the question with a word or a short phrase."
+    before = qwen.prompt("vqa", [], pair)
+    assert before.text.startswith(f"<|im_start|>user\n{image}{image}Is <")
+    placed = qwen.prompt("vqa", [], replace(pair, images_in_text=True))
+    assert placed.text == (f"<|im_start|>user\nIs {image} or {image} larger? {ask}<|im_end|>\n<|im_start|>assistant\n")
+    assert before.images == placed.images == ("1.jpg", "2.jpg")
+
+
+def test_a_template_without_a_system_turn_is_told_apart() -> None:
+    def render(messages: list[Message], add_generation_prompt: bool) -> str:
+        turns = [m["content"][-1]["text"] for m in messages if m["role"] != "system"]
+        return "|".join(turns) + ("|" if add_generation_prompt else "")
+
+    form = ChatFormat(render, "<image>", (), file=PromptFile(system="Be terse."))
+    with pytest.raises(ConfigError, match="has a system turn, which this model's chat template leaves out"):
+        form.prompt("vqa", [], example("two", "How many?", ""))

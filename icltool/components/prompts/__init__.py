@@ -1,0 +1,1 @@
+"""Prompts of published systems, one TOML file each; see `icltool.contracts.prompt_file`."""
