@@ -21,10 +21,10 @@ def _homes() -> dict[str, str]:
     from pathlib import Path
 
     tree = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-    found = [
+    imports = [
         (node.module, alias.name) for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
     ]
-    return {name: module for module, name in found if module and module != "__future__"}
+    return {name: module for module, name in imports if module and module != "__future__"}
 
 
 def __dir__() -> list[str]:

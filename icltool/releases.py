@@ -23,12 +23,12 @@ DECISIVE = ("transformers", "torch")
 
 def untested(versions: Mapping[str, str] | None = None) -> dict[str, str]:
     """What is installed outside of its tested range: distribution -> release. `versions` replaces what is installed."""
-    found = {}
+    installed = {}
     for name, (lowest, newest) in TESTED.items():
         version = _installed(name) if versions is None else versions.get(name)
         if version is not None and not _key(lowest) <= _key(version) <= _key(newest):
-            found[name] = version
-    return found
+            installed[name] = version
+    return installed
 
 
 def tested_range(name: str) -> str:

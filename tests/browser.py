@@ -41,12 +41,15 @@ class Browser:
         try:
             self.until(lambda: self._call("GET", "/status")["ready"])
             options = {"binary": CHROMIUM, "args": _ARGUMENTS}
-            wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"}}
-            made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+            capabilities = {
+                "goog:chromeOptions": options,
+                "goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"},
+            }
+            session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": capabilities}})
         except BaseException:
             self.close()
             raise
-        self._session = f"/session/{made['sessionId']}"
+        self._session = f"/session/{session['sessionId']}"
 
     def __enter__(self) -> Browser:
         return self
@@ -73,8 +76,8 @@ class Browser:
 
     def value(self, css: str) -> str:
         """The value of a field; "" where it is not there."""
-        found = self.run("const e = document.querySelector(arguments[0]); return e ? e.value : ''", css)
-        return str(found or "")
+        value = self.run("const e = document.querySelector(arguments[0]); return e ? e.value : ''", css)
+        return str(value or "")
 
     def count(self, css: str) -> int:
         return int(self.run("return document.querySelectorAll(arguments[0]).length", css))
@@ -116,8 +119,8 @@ class Browser:
         deadline = time.monotonic() + self.patience
         while True:
             try:
-                if found := holds():
-                    return found
+                if result := holds():
+                    return result
                 problem: object = "it stayed false"
             except (OSError, RuntimeError) as error:
                 problem = error
@@ -126,8 +129,8 @@ class Browser:
             time.sleep(0.1)
 
     def _found(self, css: str) -> str:
-        asked = {"using": "css selector", "value": css}
-        return str(self.until(lambda: self._of_session("POST", "/element", asked)[_ELEMENT]))
+        selector = {"using": "css selector", "value": css}
+        return str(self.until(lambda: self._of_session("POST", "/element", selector)[_ELEMENT]))
 
     def _of_session(self, method: str, path: str, data: Any = None) -> Any:
         return self._call(method, self._session + path, data)

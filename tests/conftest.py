@@ -76,20 +76,20 @@ class Scenery:
     def __init__(self, folder: Path, lexicon: Lexicon) -> None:
         self.folder = folder
         self.lexicon = lexicon
-        self.made = 0
+        self.count = 0
 
     def example(self, colour: int, shape: int, question: str = "") -> Example:
         """A caption example, or with `question` ("what colour?" or "what shape?") a VQA example."""
-        self.made += 1
+        self.count += 1
         scene = Scene(colour, shape)
-        path = self.folder / f"{self.made:06d}.jpg"
-        render(scene, np.random.default_rng([77, self.made])).save(path, quality=95)
+        path = self.folder / f"{self.count:06d}.jpg"
+        render(scene, np.random.default_rng([77, self.count])).save(path, quality=95)
         words = self.lexicon.words(scene)
         label = f"a {words[0]} {words[1]}"
         if question:
             label = words[0] if "colour" in question else words[1]
         text = question or label
-        return Example(self.made, str(path), self.made, text, label, (label,), question, scene.name)
+        return Example(self.count, str(path), self.count, text, label, (label,), question, scene.name)
 
     def mixed(self, count: int, seed: int = 0, question: str = "") -> list[Example]:
         """Examples of random scenes."""

@@ -127,12 +127,12 @@ def draw(
                 pool = [m for m in pool if ((m.file, m.line) not in before) == new]
             rng.shuffle(pool)
             pools.append(pool)
-        wanted = count // len(halves)
-        while wanted and any(pools):
+        size = count // len(halves)
+        while size and any(pools):
             for pool in filter(None, pools):
-                if wanted:
+                if size:
                     chosen.append(pool.pop())
-                    wanted -= 1
+                    size -= 1
     return chosen
 
 
@@ -167,17 +167,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most", type=int, default=400, help="tests per mutant, the nearest first")
-    given = parser.parse_args()
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the file is restored
-    tests = covered(given.coverage)
+    tests = covered(options.coverage)
     before = None
-    if given.quick is not None:
-        quick = set(given.quick.read_text(encoding="utf-8").split("\n"))
+    if options.quick is not None:
+        quick = set(options.quick.read_text(encoding="utf-8").split("\n"))
         before = {place for place, known in tests.items() if known & quick}
-    chosen = draw(tests, before, given.count, given.seed)
+    chosen = draw(tests, before, options.count, options.seed)
     survivors = []
     for k, mutant in enumerate(chosen, 1):
-        dead = killed(mutant, tests[mutant.file, mutant.line], given.most)
+        dead = killed(mutant, tests[mutant.file, mutant.line], options.most)
         print(f"{k} of {len(chosen)}: {'killed  ' if dead else 'SURVIVED'} {mutant}", flush=True)
         survivors += [] if dead else [mutant]
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed")

@@ -107,8 +107,8 @@ class Child:
             self._own_streams(stdin)
             one_thread()
             importlib.invalidate_caches()
-            found = call()
-            code = found if isinstance(found, int) else 0
+            result = call()
+            code = result if isinstance(result, int) else 0
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
         except BaseException:

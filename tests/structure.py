@@ -31,7 +31,7 @@ class House:
     lazy: int = 0
     any: int = 0
     tuples: int = 0
-    asked: int = 0
+    lookups: int = 0
 
 
 def measure(root: Path) -> House:
@@ -47,8 +47,10 @@ def measure(root: Path) -> House:
         house.lazy += sum(_is_lazy(node) for node in _within_functions(tree))
         house.any += sum(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(tree))
         house.tuples += sum(_returns_many(node) for node in ast.walk(tree))
-        house.asked += sum(_asks(node) for node in ast.walk(tree))
-    house.arrows = {(room(a), room(b)) for a, found in imports.items() for b in found} - {(r, r) for r in house.lines}
+        house.lookups += sum(_asks(node) for node in ast.walk(tree))
+    house.arrows = {(room(a), room(b)) for a, targets in imports.items() for b in targets} - {
+        (r, r) for r in house.lines
+    }
     rooms: dict[str, set[str]] = {name: set() for name in house.lines}
     for a, b in house.arrows:
         rooms[a].add(b)
@@ -123,7 +125,7 @@ def _circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
     numbers: dict[str, int] = {}
     lowest: dict[str, int] = {}
     waiting: list[str] = []
-    found: list[list[str]] = []
+    circles: list[list[str]] = []
 
     def visit(name: str) -> None:
         numbers[name] = lowest[name] = len(numbers)
@@ -136,12 +138,12 @@ def _circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
         if lowest[name] == numbers[name]:
             part = waiting[waiting.index(name) :]
             del waiting[waiting.index(name) :]
-            found.extend([sorted(part)] if len(part) > 1 else [])
+            circles.extend([sorted(part)] if len(part) > 1 else [])
 
     for name in sorted(arrows):
         if name not in numbers:
             visit(name)
-    return sorted(found)
+    return sorted(circles)
 
 
 def table(houses: Mapping[str, House]) -> list[list[str]]:
@@ -155,7 +157,7 @@ def table(houses: Mapping[str, House]) -> list[list[str]]:
         "imports within functions": lambda h: h.lazy,
         "mentions of Any": lambda h: h.any,
         "returns of three and more": lambda h: h.tuples,
-        "getattr, hasattr of a name": lambda h: h.asked,
+        "getattr, hasattr of a name": lambda h: h.lookups,
     }
     rows = [["", *houses]]
     rows += [[name, *(f"{count(house):,}" for house in houses.values())] for name, count in counts.items()]
@@ -167,7 +169,7 @@ def table(houses: Mapping[str, House]) -> list[list[str]]:
 def main() -> None:
     """See the module's text."""
     sys.setrecursionlimit(10_000)
-    places = [Path(given) for given in sys.argv[1:]] or [ROOT]
+    places = [Path(argument) for argument in sys.argv[1:]] or [ROOT]
     rows = table({place.resolve().name: measure(place) for place in places})
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:

@@ -54,11 +54,11 @@ def test_the_top_level_is_as_agreed() -> None:
 
 def test_ci_runs_the_command_that_the_readme_gives() -> None:
     commands = re.findall(r"^ {4}(.+)$|^\$ (.+)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
-    given = {a or b for a, b in commands}
+    lines = {a or b for a, b in commands}
     ci = (ROOT / ".ci" / "run").read_text().replace("--quiet ", "")
     assert 'pip install -e ".[dev]" && python -m pytest' in ci
-    assert 'pip install -e ".[dev]" && python -m pytest' in given
-    assert "pip install . && icltool demo" in given
+    assert 'pip install -e ".[dev]" && python -m pytest' in lines
+    assert "pip install . && icltool demo" in lines
 
 
 def steps(job: dict[str, Any]) -> list[str]:
@@ -171,16 +171,16 @@ def test_a_recipe_conforms(
     recipe: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its component, registered by its row, passes its test; all as it is written."""
-    found = list(manager.load_registry().components)
+    components = list(manager.load_registry().components)
     module = ModuleType("")
     for path, hook, text in files(recipe):
         if hook:
 
             def register(*row: Any, kind: str = hook.removeprefix("icltool_")) -> None:
-                found.append(RegisteredComponent(kind, Registration(*row), "icltool", "0"))
+                components.append(RegisteredComponent(kind, Registration(*row), "icltool", "0"))
 
             exec(compile(text, path, "exec"), {"Registration": register})
-            monkeypatch.setattr(manager, "load_registry", lambda: Registry(found, []))
+            monkeypatch.setattr(manager, "load_registry", lambda: Registry(components, []))
         elif path.endswith(".toml"):
             (tmp_path / Path(path).name).write_text(text, encoding="utf-8")
             monkeypatch.setattr("icltool.contracts.task.files", lambda package: tmp_path)
@@ -207,14 +207,14 @@ def test_the_recipe_of_a_command_works(
     test = ModuleType("test_labels")
     exec((tmp_path / "tests" / "commands" / "labels" / "test_run.py").read_text(encoding="utf-8"), test.__dict__)
     try:
-        for kept in (commands.commands, commands.stages):
-            kept.cache_clear()
+        for registered in (commands.commands, commands.stages):
+            registered.cache_clear()
         names = list(commands.commands())
         assert names.index("prepare") < names.index("labels") < names.index("embed")
         test.test_it_counts(*map(request.getfixturevalue, inspect.signature(test.test_it_counts).parameters))
     finally:
-        for kept in (commands.commands, commands.stages):
-            kept.cache_clear()
+        for registered in (commands.commands, commands.stages):
+            registered.cache_clear()
         for name in [name for name in sys.modules if name.startswith("icltool.commands.labels")]:
             del sys.modules[name]
 

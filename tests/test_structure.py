@@ -30,5 +30,5 @@ def test_what_is_counted(tmp_path: Path) -> None:
     assert house.lines == {"one": 7, "two": 6}
     assert house.arrows == house.back == {("one", "two"), ("two", "one")}
     assert house.circles == [["icltool.one.a", "icltool.two.b"], ["icltool.one.c", "icltool.one.d"]]
-    assert (house.lazy, house.any, house.tuples, house.asked) == (1, 1, 1, 1)
+    assert (house.lazy, house.any, house.tuples, house.lookups) == (1, 1, 1, 1)
     assert table({"this": house})[1] == ["lines", "13"]

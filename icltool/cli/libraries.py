@@ -41,7 +41,7 @@ def library_output(
     messages = _Messages(detail, say, set() if passed is None else passed)
     with ExitStack() as stack:
         stack.enter_context(_environment({} if detail else _SILENT))
-        stack.enter_context(_descriptor_apart(shown=detail is not None))
+        stack.enter_context(_descriptor_apart(visible=detail is not None))
         stack.enter_context(_hooks(messages, (sys.stdout, sys.stderr)))
         for redirect, name in ((redirect_stdout, "stdout"), (redirect_stderr, "stderr")):
             if (stream := getattr(sys, name)) is not None:  # closed by the caller
@@ -173,7 +173,7 @@ def _hooks(messages: _Messages, screen: tuple[TextIO, TextIO]) -> Iterator[None]
 
 
 @contextmanager
-def _descriptor_apart(shown: bool) -> Iterator[None]:
+def _descriptor_apart(visible: bool) -> Iterator[None]:
     """What native code and child processes write to stdout goes to stderr, or nowhere."""
     if sys.stdout is not None:
         sys.stdout.flush()
@@ -181,7 +181,7 @@ def _descriptor_apart(shown: bool) -> Iterator[None]:
         with suppress(OSError):  # closed by the caller
             saved = os.dup(1)
             stack.callback(os.close, saved)
-            target = os.dup(2) if shown else os.open(os.devnull, os.O_WRONLY)
+            target = os.dup(2) if visible else os.open(os.devnull, os.O_WRONLY)
             stack.callback(os.close, target)
             os.dup2(target, 1)
             stack.callback(os.dup2, saved, 1)

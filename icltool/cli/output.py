@@ -130,8 +130,8 @@ def print_text(text: str) -> None:
     """Prints paragraphs, wrapped at the width of the screen; one with indented lines or items of a list stays as it is."""
     for number, paragraph in enumerate(re.split(r"\n\s*\n", text)):
         lines = paragraph.splitlines()
-        kept = any(re.match(r"\s|[-*|#] |\w+ = |\[", line) for line in lines)
-        print_line(("\n" if number else "") + "\n".join(lines if kept else _wrapped(" ".join(lines))))
+        verbatim = any(re.match(r"\s|[-*|#] |\w+ = |\[", line) for line in lines)
+        print_line(("\n" if number else "") + "\n".join(lines if verbatim else _wrapped(" ".join(lines))))
 
 
 def _wrapped(text: str, indent: int = 0) -> list[str]:

@@ -107,7 +107,7 @@ def build(
     """`factory` called with its options made from `values`. Raises ConfigError, which begins with `what` and names the wrong
     option; `flags` are the names of options on the command line where these differ."""
     if isinstance(factory, HasOptions):
-        options = made(what, factory.options_model, values, flags)
+        options = options_from(what, factory.options_model, values, flags)
         return factory() if factory.options_model is Options else factory(options)
     named = _named(factory)
     if not any(p.kind is p.VAR_KEYWORD for p in _parameters(factory)):
@@ -118,7 +118,7 @@ def build(
     return factory(**values)
 
 
-def made(
+def options_from(
     what: str, model: type[AnyOptions], values: Mapping[str, object], flags: Mapping[str, str] | None = None
 ) -> AnyOptions:
     """The options of `what` from the user's values, checked. Raises ConfigError that names the first wrong one."""

@@ -26,7 +26,7 @@ class Retriever(Protocol):
     - "among": `among`, int64 [Q, P] or None, rows that another method chose for each query, padded with -1 on the right. The
       method is then an *arranger*: it chooses only among a query's rows. They are in the other method's order (most similar
       first if that is ranked, else prompt order) and never leak. None: the method runs alone and chooses from the whole
-      index set, or raises ConfigError if it needs another method before it. See WantsMore.
+      index set, or raises ConfigError if it needs another method before it. See HasPoolSize.
     - "examples": `examples`, a RetrievalExamples.
     - "model": `session`, a ChoosingSession. The method is then called with a few queries at a time.
 
@@ -34,7 +34,7 @@ class Retriever(Protocol):
     most to the least similar (the caller may then reverse it, so that the most similar stands next to the query);
     otherwise it is in prompt order. `nested` is true when the answer for k shots is the first k columns of the answer
     for more (of an arranger: from the same `among`).
-    See WantsMore, ChoosesJointly, ReadsCheckpoint, ReadsSequences, HasShots, HasLengths, HasRemarks, HasIdentity,
+    See HasPoolSize, ChoosesJointly, ReadsCheckpoint, ReadsSequences, HasShots, HasLengths, HasRemarks, HasIdentity,
     OfDataset, ReadsTheQuery and EmbeddedBy for optional abilities.
     """
 
@@ -91,10 +91,10 @@ class ChoosingSession(Protocol):
 
 
 @runtime_checkable
-class WantsMore(Protocol):
+class HasPoolSize(Protocol):
     """An arranger that chooses from more rows than it returns."""
 
-    def wants(self, shots: int) -> int:
+    def pool_size(self, shots: int) -> int:
         """The number of rows per query in `among` for this number of demonstrations: at least `shots`, the default."""
         ...
 

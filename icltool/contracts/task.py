@@ -22,7 +22,7 @@ else:
 
 #: What an example may hold beside its label: "image", "question", "text", "style", "choices", "rationale" (Example's own
 #: fields), or any other name, which is one of Example.fields.
-Asked = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
+ExampleField = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
 #: Example's own fields among them.
 OWN_FIELDS = ("image", "question", "text", "style", "choices", "rationale")
 #: How an example's answers stand in a table: all captions of an image, over several rows; one caption a row; the answers
@@ -87,8 +87,10 @@ class Task(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="what --task takes")]
-    fields: Annotated[tuple[Asked, ...], Field(description="what an example needs beside its label")] = ("image",)
-    optional: Annotated[tuple[Asked, ...], Field(description="what it may have besides")] = ()
+    fields: Annotated[tuple[ExampleField, ...], Field(description="what an example needs beside its label")] = (
+        "image",
+    )
+    optional: Annotated[tuple[ExampleField, ...], Field(description="what it may have besides")] = ()
     answers: Annotated[Answers, Field(description="how the answers stand in a table")] = "label"
     names: Annotated[
         dict[str, str], Field(description="what fields and labels are called where that is not their own name")

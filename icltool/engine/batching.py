@@ -50,7 +50,7 @@ class Batches:
         self._largest = largest
         self._first_failed: int | None = None
 
-    def start_anew(self) -> None:
+    def reset(self) -> None:
         """Resets the size of "auto", so that the next batches do not depend on earlier ones. A size that did not fit stays
         excluded."""
         if self._grows:

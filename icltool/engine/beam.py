@@ -81,7 +81,7 @@ class BeamSearch:
 
         Results do not depend on earlier searches, even by rounding, unless lack of memory reduced the batch size.
         """
-        self._session.start_anew()
+        self._session.reset()
         self._session.keeps_prefixes = True
         based = self._evaluate([ScoringRequest(query, ()) for query, _ in anchors])
         states = []

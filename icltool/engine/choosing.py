@@ -23,7 +23,7 @@ from icltool.contracts import (
     TargetScore,
 )
 from icltool.contracts.arrays import ARRAYS, is_array
-from icltool.contracts.retriever import HANDED, ChoosesJointly, WantsMore
+from icltool.contracts.retriever import HANDED, ChoosesJointly, HasPoolSize
 from icltool.engine.choices import rank_choices
 from icltool.engine.demonstrations import checked_rows
 from icltool.engine.session import Session
@@ -117,12 +117,12 @@ class Chain(Generic[P]):
 
     def rows_per_part(self, shots: int) -> tuple[int, ...]:
         """The number of rows that each retriever chooses so that the last one chooses `shots`. Raises PluginError for a
-        retriever that wants fewer rows to choose from than it chooses."""
+        retriever whose pool is smaller than what it chooses."""
         numbers = [shots]
         for part in reversed(self.parts[1:]):
-            count = part.retriever.wants(numbers[0]) if isinstance(part.retriever, WantsMore) else numbers[0]
+            count = part.retriever.pool_size(numbers[0]) if isinstance(part.retriever, HasPoolSize) else numbers[0]
             if count < numbers[0]:
-                raise PluginError(f"{part.name!r} wants {count} rows to choose {numbers[0]} from")
+                raise PluginError(f"{part.name!r}: pool_size({numbers[0]}) must be at least {numbers[0]}, got {count}")
             numbers.insert(0, count)
         return tuple(numbers)
 
@@ -135,7 +135,7 @@ class Chain(Generic[P]):
         """Rows int64 [Q, shots] of the index set, checked by `checked_rows`; each retriever's rows must be among those of the
         previous one.
 
-        A retriever gets fewer rows to choose from than it wants if no more are left for a query. Raises ConfigError if a
+        A retriever gets fewer rows to choose from than its pool size if no more are left for a query. Raises ConfigError if a
         retriever needs examples or the model and they are not available, and what the retrievers raise.
         """
         last = self.parts[-1]

@@ -63,14 +63,14 @@ def measure(
     requests_by_shots = [
         _requests(pools, options, shots, max(1, SAMPLE // prompts)) for shots, prompts in enumerate(counts)
     ]
-    session.start_anew()
+    session.reset()
     firsts, image_seconds, started = [], 0.0, clock()
     for shots, requests in enumerate(requests_by_shots):
         if clock() - started > PATIENCE:
             requests_by_shots[shots] = requests = requests[: max(1, len(requests) // 8)]
         encoded = _encoded(session)
         firsts.append((_seconds(scorer, session, requests, shots < options.shots, clock), _encoded(session) - encoded))
-    session.start_anew()
+    session.reset()
     steps = []
     for shots, (requests, (first, encoded)) in enumerate(zip(requests_by_shots, firsts, strict=True)):
         before, scored = session.tokens_computed, session.tokens_scored

@@ -133,10 +133,10 @@ class Session:
         if self.cache is not None:
             self.cache.expect(image for example in examples for image in example.images)
 
-    def start_anew(self) -> None:
+    def reset(self) -> None:
         """Drops the prefix cache and the batch size that "auto" chose, so that later results do not depend on earlier prompts,
         even by rounding."""
-        self._batches.start_anew()
+        self._batches.reset()
         if self._prefixes is not None:
             self._prefixes.forget()
 
@@ -150,14 +150,14 @@ class Session:
         """
         prefixes = self._prefixes
         with intervention.applied(self._needed_model()):
-            self.start_anew()
+            self.reset()
             if not intervention.everywhere:
                 self._prefixes = None
             try:
                 yield
             finally:
                 self._prefixes = prefixes
-                self.start_anew()
+                self.reset()
 
     def plain(self) -> Session:
         """The same session with every prompt computed whole and alone: no cache, no padding, one prompt per batch.

@@ -108,7 +108,7 @@ class Registry:
         Raises PluginError as `load` does, ConfigError for wrong options and for a model that cannot do without its weights.
         """
         from icltool.contracts import RendersPrompts
-        from icltool.contracts.options import HasOptions, made
+        from icltool.contracts.options import HasOptions, options_from
 
         model_class = self.load("models", name)
         if not isinstance(model_class, RendersPrompts) or not isinstance(model_class, HasOptions):
@@ -117,7 +117,9 @@ class Registry:
                 "`icltool evaluate --test-size 3` loads them, and stores each prompt in predictions/*.jsonl",
             )
         bound = {"name": name, **self.get("models", name).registration.options, **options}
-        return model_class.prompt_renderer(made(f"model {name!r}", model_class.options_model, bound, _MODEL_FLAGS))
+        return model_class.prompt_renderer(
+            options_from(f"model {name!r}", model_class.options_model, bound, _MODEL_FLAGS)
+        )
 
     def _claims(self, items: list[RegisteredComponent]) -> str:
         """One sentence that names the distributions which claim the same name."""

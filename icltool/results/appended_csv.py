@@ -81,27 +81,27 @@ def _row(
     evaluation: str, configuration: Mapping[str, object], result: SettingResult, training: Mapping[str, object]
 ) -> dict[str, object]:
     weights = next((result.extra[kind] for kind in ("finetuned", "intervention") if kind in result.extra), None)
-    given = {name: value for name, value in configuration.items() if value is not None}
+    values = {name: value for name, value in configuration.items() if value is not None}
     options = training if weights is None else weights.get("about", {}).get("options")
     return {
         "evaluation": evaluation,
         "date": moment(),
         **releases(),
-        **{name: given.get(name) for name in ("dataset", "task", "model", "model_path")},
+        **{name: values.get(name) for name in ("dataset", "task", "model", "model_path")},
         "method": result.method,
         "shots": result.shots,
         "seed": result.seed,
         "setting": result.extra.get("digest", ""),
         "weights": None if weights is None else weights.get("file"),
         "queries": result.queries,
-        **({"split": given["queries"]} if "queries" in given else {}),
+        **({"split": values["queries"]} if "queries" in values else {}),
         **{name: figure.mean for name, figure in result.metrics.items()},
         **{f"{name} {end}": getattr(figure, end) for name, figure in result.metrics.items() for end in ("low", "high")},
         "seconds": result.seconds,
-        **{f"generation.{name}": given[name] for name in _GENERATION if name in given},
-        **{f"model.{name}": given[name] for name in _MODEL if name in given},
-        **flattened(given.get("adapter_options"), "model."),
-        "dtype": given.get("dtype"),
+        **{f"generation.{name}": values[name] for name in _GENERATION if name in values},
+        **{f"model.{name}": values[name] for name in _MODEL if name in values},
+        **flattened(values.get("adapter_options"), "model."),
+        "dtype": values.get("dtype"),
         **flattened(options, "training."),
     }
 
@@ -122,14 +122,14 @@ def append_rows(file: Path, rows: Sequence[Mapping[str, object]], key: Sequence[
             raise ValueError(f"a row lacks {', '.join(missing)}")
     with _alone(file):
         header, before = _read(file)
-        wanted = list(dict.fromkeys(_cell(name) for row in rows for name in row))
+        names = list(dict.fromkeys(_cell(name) for row in rows for name in row))
         keys = [_cell(name) for name in key]
         if header and (lacking := [name for name in keys if name not in header]):
             raise StoreError(
                 f"{file} is a different table: it lacks column {', '.join(lacking)}, but {_shown(header)}",
                 "give another file",
             )
-        new_columns = [name for name in wanted if name not in header]
+        new_columns = [name for name in names if name not in header]
         columns = [*header, *new_columns]
         there = {tuple(row.get(name, "") for name in keys) for row in before}
         added: list[dict[str, str]] = []
@@ -152,10 +152,10 @@ def check_appendable(file: Path) -> None:
 
 def flattened(values: object, prefix: str = "") -> dict[str, object]:
     """Nested mappings as columns: {"a": {"b": 1}} becomes {"a.b": 1}; {} for anything else."""
-    found: dict[str, object] = {}
+    flat: dict[str, object] = {}
     for name, value in values.items() if isinstance(values, Mapping) else ():
-        found |= flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _cell(value: object) -> str:

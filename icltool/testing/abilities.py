@@ -18,11 +18,11 @@ from icltool.contracts.retriever import (
     ChoosesJointly,
     EmbeddedBy,
     HasLengths,
+    HasPoolSize,
     HasShots,
     ReadsCheckpoint,
     ReadsSequences,
     ReadsTheQuery,
-    WantsMore,
 )
 from icltool.testing.expectations import expect
 
@@ -39,7 +39,7 @@ _OF_RETRIEVERS = {
     "lengths": HasLengths,
     "encoder": EmbeddedBy,
     "joint": ChoosesJointly,
-    "wants": WantsMore,
+    "pool_size": HasPoolSize,
 }
 #: Similarity from which a name counts as a misspelling of one of these.
 _ALIKE = 0.85
@@ -110,12 +110,12 @@ def _expect_numbers(retriever: object) -> None:
             isinstance(numbers, Collection) and all(isinstance(n, int) and n > 0 for n in numbers),
             f"`lengths` must be numbers of demonstrations, not {numbers!r}",
         )
-    if isinstance(retriever, WantsMore):
+    if isinstance(retriever, HasPoolSize):
         for k in (1, 2, 5):
-            expected = retriever.wants(k)
+            expected = retriever.pool_size(k)
             expect(
                 isinstance(expected, int) and expected >= k,
-                f"`wants({k})` must be a number from {k} on, not {expected!r}",
+                f"`pool_size({k})` must be a number from {k} on, not {expected!r}",
             )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from icltool.contracts import IndexSet, IntArray, QuerySet, Retriever
 from icltool.contracts.arrays import ARRAYS, encoder_of
-from icltool.contracts.retriever import HANDED, ChoosesJointly, WantsMore
+from icltool.contracts.retriever import HANDED, ChoosesJointly, HasPoolSize
 from icltool.errors import ConfigError, IclError
 from icltool.testing.abilities import expect_choosing_abilities
 from icltool.testing.arrays import make_anchors, make_index, make_queries, take
@@ -88,8 +88,8 @@ class _Checked:
         return chosen
 
     def among_rows(self, queries: QuerySet, shots: int) -> IntArray:
-        """`among` int64 [Q, P] for the queries, drawn by their ids: as many rows as the retriever wants, or slightly fewer."""
-        expected = self._first.wants(shots) if isinstance(self._first, WantsMore) else shots
+        """`among` int64 [Q, P] for the queries, drawn by their ids: as many as its pool size, or slightly fewer."""
+        expected = self._first.pool_size(shots) if isinstance(self._first, HasPoolSize) else shots
         among = np.full((len(queries), expected), -1, dtype=np.int64)
         for position, query in enumerate(queries.ids.tolist()):
             allowed = np.setdiff1d(np.arange(len(self.index)), self.index.leaking_rows(queries, position))

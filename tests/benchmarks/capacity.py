@@ -79,12 +79,12 @@ def throughput(
 
     `efficiency` is the share of a worker's own rate that it has among others (measured by the Ray benchmark).
     """
-    asked = workers * efficiency * cost.prompts_per_second / search.prompts
-    queries = min(asked, cost.writer)
+    rate = workers * efficiency * cost.prompts_per_second / search.prompts
+    queries = min(rate, cost.writer)
     return Throughput(
         workers,
         queries,
-        asked / cost.writer,
+        rate / cost.writer,
         anchors / queries / 3600,
         anchors * cost.query_bytes / 1e9,
         min(workers, gpus) * cost.memory,
@@ -202,7 +202,7 @@ def measured_embeddings(folder: Path, dim: int, chunks: int = 2) -> dict[str, fl
     from icltool.store.embeddings import EmbeddingWriter
     from icltool.store.provenance import Provenance
 
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for dtype in ("float16", "float32"):
         path, rows = folder / f"embeddings-{dtype}.h5", 1
         for last in (False, True):
@@ -212,10 +212,10 @@ def measured_embeddings(folder: Path, dim: int, chunks: int = 2) -> dict[str, fl
                 path, about, "some", "0" * 16, dim, fields, rows, dtype=dtype, overwrite=last
             ) as writer:  # type: ignore[arg-type]
                 writer.append(np.arange(rows), dict.fromkeys(fields, values))
-            found[dtype] = path.stat().st_size / rows
+            rates[dtype] = path.stat().st_size / rows
             with h5py.File(path) as file:
                 rows = chunks * int(file["image"].chunks[0])
-    return found
+    return rates
 
 
 def tables(cost: Cost, search: Search, nodes: int, gpus: int, anchors: int, efficiency: float) -> list[str]:
@@ -263,15 +263,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dim", type=int, default=768, help="width of the embeddings")
     for name, value in vars(Search()).items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args(arguments)
-    search = Search(given.candidates, given.beams, given.shots)
+    options = parser.parse_args(arguments)
+    search = Search(options.candidates, options.beams, options.shots)
     with TemporaryDirectory(prefix="icltool-capacity-") as folder:
-        cost = measured(Path(folder), search, given.dim)
-    if given.prompts_per_second:
-        cost = replace(cost, prompts_per_second=given.prompts_per_second)
-    if given.memory_gib:
-        cost = replace(cost, memory=given.memory_gib * 2**30)
-    print("\n".join(tables(cost, search, given.nodes, given.gpus, given.anchors, given.efficiency)))
+        cost = measured(Path(folder), search, options.dim)
+    if options.prompts_per_second:
+        cost = replace(cost, prompts_per_second=options.prompts_per_second)
+    if options.memory_gib:
+        cost = replace(cost, memory=options.memory_gib * 2**30)
+    print("\n".join(tables(cost, search, options.nodes, options.gpus, options.anchors, options.efficiency)))
 
 
 if __name__ == "__main__":

@@ -63,12 +63,12 @@ def made_vectors(count: int, dim: int, queries: int, seed: int = 0) -> tuple[Flo
     shift = rng.standard_normal(dim, dtype=np.float32) * np.float32(np.linalg.norm(scale) / np.sqrt(dim))
 
     def draw(number: int) -> FloatArray:
-        made = np.empty((number, dim), dtype=np.float32)
+        vectors = np.empty((number, dim), dtype=np.float32)
         for start in range(0, number, 8192):
-            part = made[start : start + 8192]
+            part = vectors[start : start + 8192]
             part[:] = fine[rng.integers(0, len(fine), len(part))] + mean
             part += rng.standard_normal(part.shape, dtype=np.float32) * scale
-        return made
+        return vectors
 
     return draw(count), draw(queries), draw(queries) + shift
 
@@ -86,9 +86,9 @@ def resident() -> int:
     return 1024 * int(line.split()[1])
 
 
-def recall(found: IntArray, true: IntArray, count: int) -> float:
+def recall(rows: IntArray, true: IntArray, count: int) -> float:
     """The mean share of the `count` true neighbours that are among the `count` found."""
-    shares = [len(np.intersect1d(f, t)) / count for f, t in zip(found[:, :count], true[:, :count], strict=True)]
+    shares = [len(np.intersect1d(f, t)) / count for f, t in zip(rows[:, :count], true[:, :count], strict=True)]
     return float(np.mean(shares))
 
 
@@ -96,8 +96,8 @@ def timed_search(search: NearestRows, queries: FloatArray, count: int) -> tuple[
     """(rows, seconds of processor time)."""
     none = np.empty(0, dtype=np.int64)
     began = time.process_time()
-    found = search.search(queries, count, lambda _: none)
-    return found, time.process_time() - began
+    rows = search.search(queries, count, lambda _: none)
+    return rows, time.process_time() - began
 
 
 def compare(
@@ -117,8 +117,8 @@ def compare(
             if number == 0:
                 build = timed_search(search, alike[:1], 1)[1]
                 held = (resident() - before) / rows
-            found, took = timed_search(search, alike, neighbours)
-            recalls = {f"@{k}": recall(found, true, k) for k in (10, neighbours)}
+            nearest, took = timed_search(search, alike, neighbours)
+            recalls = {f"@{k}": recall(nearest, true, k) for k in (10, neighbours)}
             recalls[f"@{neighbours} other kind"] = recall(
                 timed_search(search, other, neighbours)[0], true_other, neighbours
             )
@@ -131,9 +131,9 @@ def line(figures: Figures) -> str:
     knob = {"exact": "", "hnsw": f" ef={options.ef}"}.get(options.index, f" probes={options.probes}")
     if options == EXACT:
         return f"exact: {figures.rate:,.0f} queries/s"
-    found = ", ".join(f"{name} {value:.3f}" for name, value in figures.recall.items())
+    recalls = ", ".join(f"{name} {value:.3f}" for name, value in figures.recall.items())
     return (
-        f"{options.index}{knob}: recall {found}; {figures.rate:,.0f} queries/s, {figures.speed:.1f} x exact; "
+        f"{options.index}{knob}: recall {recalls}; {figures.rate:,.0f} queries/s, {figures.speed:.1f} x exact; "
         f"built in {figures.build:.1f} s, {figures.bytes_per_row:.0f} bytes per row"
     )
 

@@ -42,19 +42,19 @@ def entries(part: str) -> Iterator[tuple[dict[str, object], dict[str, object]]]:
     for n in range(questions):
         image_id = 9 + 7 * (n % images)
         question_id = image_id * 1000 + n // images
-        given = answers(rng)
-        asked = {"image_id": image_id, "question": " ".join(rng.choices(WORDS, k=6)) + "?", "question_id": question_id}
+        replies = answers(rng)
+        entry = {"image_id": image_id, "question": " ".join(rng.choices(WORDS, k=6)) + "?", "question_id": question_id}
         answered = {
             "question_type": "what is the",
-            "multiple_choice_answer": given[0],
+            "multiple_choice_answer": replies[0],
             "answers": [
-                {"answer": a, "answer_confidence": "yes", "answer_id": i} for i, a in enumerate(given, start=1)
+                {"answer": a, "answer_confidence": "yes", "answer_id": i} for i, a in enumerate(replies, start=1)
             ],
             "image_id": image_id,
             "answer_type": "other",
             "question_id": question_id,
         }
-        yield asked, answered
+        yield entry, answered
 
 
 def write_part(root: Path, part: str) -> None:
@@ -63,13 +63,13 @@ def write_part(root: Path, part: str) -> None:
     questions = folder / f"v2_OpenEnded_mscoco_{part}2014_questions.json"
     annotations = folder / f"v2_mscoco_{part}2014_annotations.json"
     common = json.dumps({"info": {}, "license": {}, "data_subtype": f"{part}2014", "data_type": "mscoco"})[:-1]
-    with questions.open("w", encoding="utf-8") as asked, annotations.open("w", encoding="utf-8") as answered:
-        asked.write(f'{common}, "task_type": "Open-Ended", "questions": [')
+    with questions.open("w", encoding="utf-8") as questions_file, annotations.open("w", encoding="utf-8") as answered:
+        questions_file.write(f'{common}, "task_type": "Open-Ended", "questions": [')
         answered.write(f'{common}, "annotations": [')
         for n, (question, annotation) in enumerate(entries(part)):
-            asked.write((", " if n else "") + json.dumps(question))
+            questions_file.write((", " if n else "") + json.dumps(question))
             answered.write((", " if n else "") + json.dumps(annotation))
-        asked.write("]}")
+        questions_file.write("]}")
         answered.write("]}")
     image = io.BytesIO()
     Image.new("RGB", (32, 32), "orange").save(image, "JPEG")

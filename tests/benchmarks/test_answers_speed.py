@@ -57,8 +57,8 @@ def test_speed_beside_prompts_one_by_one(tmp_path: Path, capsys: pytest.CaptureF
 
     session = open_session("caption", model, OPTIONS, BATCH, 2**30)
     ours, answers = _timed(lambda: [raw for _, raw, _ in session.generations(requests)])
-    plain, wanted = _timed(whole)
-    assert answers == wanted
+    plain, expected = _timed(whole)
+    assert answers == expected
     assert session.cache is not None
     assert session.cache.encoded == len({path for p in prompts for path in p.images})
     assert session.tokens_computed < session.tokens_scored  # type: ignore[operator]

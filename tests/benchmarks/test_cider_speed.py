@@ -116,7 +116,7 @@ def test_scorer_beside_a_java_start_and_an_annotation_parse_per_call(
     corpus = [tuple(f"A {caption(rng)}" for _ in range(5)) for _ in range(INDEX)]
     outputs = [f"A {caption(rng)} number {i}" for i in range(OUTPUTS)]
     queries = [Example(q, "", q, texts[0], texts[0], texts) for q, texts in enumerate(corpus)]
-    asked = [ScoringRequest(queries[i // CALL], ()) for i in range(OUTPUTS)]
+    requests = [ScoringRequest(queries[i // CALL], ()) for i in range(OUTPUTS)]
     tokenizer = PTBTokenizer()
     tokenizer.tokenize(["A dog"])
     scorer, session = CiderScorer(Cider(tokenizer)), _Answering(corpus, outputs)
@@ -124,7 +124,7 @@ def test_scorer_beside_a_java_start_and_an_annotation_parse_per_call(
     scorer.evaluate(session, [])
     fitting, values = time.perf_counter() - start, []
     for first in range(0, OUTPUTS, CALL):
-        values.append(scorer.evaluate(session, asked[first : first + CALL]).values)
+        values.append(scorer.evaluate(session, requests[first : first + CALL]).values)
     seconds = time.perf_counter() - start
     tokenizer.close()
 
@@ -142,7 +142,7 @@ def test_scorer_beside_a_java_start_and_an_annotation_parse_per_call(
             listed.setdefault(row["image_id"], []).append(row["caption"])
         part = range(call * CALL, (call + 1) * CALL)
         answers = published_tokens([[outputs[i]] for i in part])
-        references = published_tokens([listed[asked[i].query.image_id] for i in part])
+        references = published_tokens([listed[requests[i].query.image_id] for i in part])
         expected = statistics.score([answer for (answer,) in answers], references)
         np.testing.assert_allclose(values[call], expected, rtol=0, atol=1e-9)
     rate, published = OUTPUTS / (seconds - fitting), PUBLISHED_CALLS * CALL / (time.perf_counter() - start)

@@ -55,7 +55,7 @@ def compare(
     index: IndexSet, encoder: TrainableEncoder, folder: Path, beams: int, **options: Any
 ) -> dict[str, tuple[float, list[dict[str, float]]]]:
     """By way: epochs per minute, and the history."""
-    found = {}
+    results = {}
     state = {m: {n: t.clone() for n, t in encoder.tower(m).state_dict().items()} for m in ("image", "text")}
     for name, way in WAYS.items():
         for modality, weights in state.items():
@@ -64,24 +64,24 @@ def compare(
         data = training_set(index, encoder if "encoder" in learner.needs else None, beams=beams)
         outcome = learner.train(data, folder / name, 0, clock)
         epochs = float(outcome.history[-1]["epoch"])
-        found[name] = (clock.steps_per_minute() * epochs / len(clock.times), list(outcome.history))
-    return found
+        results[name] = (clock.steps_per_minute() * epochs / len(clock.times), list(outcome.history))
+    return results
 
 
 def show(
-    title: str, found: dict[str, tuple[float, list[dict[str, float]]]], capsys: pytest.CaptureFixture[str]
+    title: str, results: dict[str, tuple[float, list[dict[str, float]]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stored = found["stored embeddings"][0]
+    stored = results["stored embeddings"][0]
     with capsys.disabled():
         print(f"\n{title}; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}")
-        for name, (rate, history) in found.items():
+        for name, (rate, history) in results.items():
             loss = history[-1]["val_loss"]
             print(f"  {name}: {rate:.4g} epochs per minute, 1/{stored / rate:.4g}; validation loss {loss:.6f}")
 
 
-def check_losses(found: dict[str, tuple[float, list[dict[str, float]]]]) -> None:
+def check_losses(results: dict[str, tuple[float, list[dict[str, float]]]]) -> None:
     """The frozen towers' losses are those of the stored embeddings; the trained ones' are others."""
-    stored, online, trained = (found[name][1] for name in WAYS)
+    stored, online, trained = (results[name][1] for name in WAYS)
     for one, other in zip(stored, online, strict=True):
         assert other["train_loss"] == pytest.approx(one["train_loss"], abs=1e-5)
         assert other["val_loss"] == pytest.approx(one["val_loss"], abs=1e-5)
@@ -91,9 +91,9 @@ def check_losses(found: dict[str, tuple[float, list[dict[str, float]]]]) -> None
 def test_the_worlds_clip(small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
     index, _ = arrays(small_world, task="caption", count=EXAMPLES)
-    found = compare(index, tiny_clip(), tmp_path, 4, epochs=EPOCHS, batch_size=32)
-    show(f"tiny-clip (0.3 M parameters, 32 x 32 pixels), {EXAMPLES} examples, {4 * EXAMPLES} rows", found, capsys)
-    check_losses(found)
+    comparison = compare(index, tiny_clip(), tmp_path, 4, epochs=EPOCHS, batch_size=32)
+    show(f"tiny-clip (0.3 M parameters, 32 x 32 pixels), {EXAMPLES} examples, {4 * EXAMPLES} rows", comparison, capsys)
+    check_losses(comparison)
 
 
 def test_vit_b_32(small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,6 +111,6 @@ def test_vit_b_32(small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     text = encoder.encode_texts(index.texts)
     index = dataclasses.replace(index, images=tuple(images), image=image, text=text, _lookup={})
     options = {"n_embd": 512, "n_head": 8, "n_layer": 2, "epochs": 1, "batch_size": 16, "val_fraction": 0.2}
-    found = compare(index, encoder, tmp_path, 2, **options)
-    show(f"ViT-B/32 (151 M parameters, 224 x 224 pixels), {LARGE_EXAMPLES} examples, two rows each", found, capsys)
-    check_losses(found)
+    comparison = compare(index, encoder, tmp_path, 2, **options)
+    show(f"ViT-B/32 (151 M parameters, 224 x 224 pixels), {LARGE_EXAMPLES} examples, two rows each", comparison, capsys)
+    check_losses(comparison)

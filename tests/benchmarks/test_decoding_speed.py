@@ -14,7 +14,7 @@ import torch
 from icltool.components.learners.lever_lm.building import build_model
 from icltool.components.learners.lever_lm.decoding import beam, greedy, next_row
 from icltool.components.learners.lever_lm.options import LeverLMOptions
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from tests.components.learners.plain_decoding import plain_beam, plain_greedy
 
 pytestmark = pytest.mark.benchmark
@@ -27,8 +27,8 @@ SETTINGS = {(1, 8): (512, 256), (1, 32): (512, 64), (BEAMS, 8): (512, 32), (BEAM
 def _timed(decode: Callable[[slice], torch.Tensor], queries: int) -> tuple[float, torch.Tensor]:
     """(sequences per second, rows of all batches)."""
     start = time.perf_counter()
-    found = [decode(slice(first, min(first + BATCH, queries))) for first in range(0, queries, BATCH)]
-    return queries / (time.perf_counter() - start), torch.cat(found)
+    results = [decode(slice(first, min(first + BATCH, queries))) for first in range(0, queries, BATCH)]
+    return queries / (time.perf_counter() - start), torch.cat(results)
 
 
 @torch.inference_mode()
@@ -36,7 +36,7 @@ def _timed(decode: Callable[[slice], torch.Tensor], queries: int) -> tuple[float
 def test_speed_beside_reading_the_whole_sequence(network: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints sequences per second of both, from stored embeddings to rows. The rows must be equal; no time is asserted."""
     torch.manual_seed(0)
-    options = made("lever-lm", LeverLMOptions, {"network": network, "dropout": 0.0})
+    options = options_from("lever-lm", LeverLMOptions, {"network": network, "dropout": 0.0})
     model = build_model(EXAMPLES, DIM, options).double().eval().requires_grad_(False)
     query = {m: torch.randn(QUERIES, DIM, dtype=torch.float64) for m in options.reads.query}
     table = {m: torch.randn(EXAMPLES, DIM) for m in options.reads.icd}
@@ -49,16 +49,16 @@ def test_speed_beside_reading_the_whole_sequence(network: str, capsys: pytest.Ca
     for (beams, shots), (many, some) in SETTINGS.items():
 
         def fast(part: slice) -> torch.Tensor:
-            asked, shut = {m: v[part] for m, v in query.items()}, closed[part].clone()
+            queries, shut = {m: v[part] for m, v in query.items()}, closed[part].clone()
             if beams == 1:  # noqa: B023  (called in this round of the loop only)
-                return greedy(model, asked, table, tokens, search, shut, shots)  # noqa: B023
-            return beam(model, asked, table, tokens, targets, shut, shots, beams)  # noqa: B023
+                return greedy(model, queries, table, tokens, search, shut, shots)  # noqa: B023
+            return beam(model, queries, table, tokens, targets, shut, shots, beams)  # noqa: B023
 
         def plain(part: slice) -> torch.Tensor:
-            asked, shut = {m: v[part] for m, v in query.items()}, closed[part]
+            queries, shut = {m: v[part] for m, v in query.items()}, closed[part]
             if beams == 1:  # noqa: B023
-                return plain_greedy(model, asked, table, tokens, targets, shut, shots)  # noqa: B023
-            return plain_beam(model, asked, table, tokens, targets, shut, shots, beams)  # noqa: B023
+                return plain_greedy(model, queries, table, tokens, targets, shut, shots)  # noqa: B023
+            return plain_beam(model, queries, table, tokens, targets, shut, shots, beams)  # noqa: B023
 
         fast(slice(0, 2))
         rate, rows = _timed(fast, many)

@@ -38,20 +38,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return make_run(tmp_path_factory.mktemp("images"), anchors=2, candidates=8)
 
 
-def check(found: Comparison, anchors: int) -> None:
+def check(comparison: Comparison, anchors: int) -> None:
     """What must hold on every machine; no time is looked at."""
-    s, candidates = found.setting, found.naive.prompts // anchors
-    assert found.differences.compared == found.naive.prompts
-    assert found.engine.prompts == candidates * len(found.engine.values)
-    assert found.differences.value < 1e-5
-    assert found.differences.score < 1e-5
-    assert found.differences.relative < 1e-4, "values of random models are small, so they must agree relatively too"
-    assert found.differences.same_beams
-    assert all(len(set(beams)) == s.beams for beams in found.naive.beams.values())
-    assert found.engine.encoded == found.images
-    assert found.engine.counters["scored"] == found.scored
-    assert found.bound_joint <= found.engine.counters["computed"] <= 1.1 * found.bound
-    assert found.bound_joint <= found.bound < found.scored
+    s, candidates = comparison.setting, comparison.naive.prompts // anchors
+    assert comparison.differences.compared == comparison.naive.prompts
+    assert comparison.engine.prompts == candidates * len(comparison.engine.values)
+    assert comparison.differences.value < 1e-5
+    assert comparison.differences.score < 1e-5
+    assert comparison.differences.relative < 1e-4, (
+        "values of random models are small, so they must agree relatively too"
+    )
+    assert comparison.differences.same_beams
+    assert all(len(set(beams)) == s.beams for beams in comparison.naive.beams.values())
+    assert comparison.engine.encoded == comparison.images
+    assert comparison.engine.counters["scored"] == comparison.scored
+    assert comparison.bound_joint <= comparison.engine.counters["computed"] <= 1.1 * comparison.bound
+    assert comparison.bound_joint <= comparison.bound < comparison.scored
 
 
 @pytest.mark.parametrize("order", ["left", "right"])
@@ -63,19 +65,19 @@ def test_a_tiny_model(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(measure, "RATE_SECONDS", 0.1)
-    found = compare(adapter, run, Setting(order, 2, 3, 16), naive_anchors=2)
-    check(found, anchors=2)
-    assert found.naive.prompts == 2 * (1 + 8 + 3 * 7)
-    assert found.naive.encoded == 2 * (1 + 8 * 2 + 3 * 7 * 3)
-    assert found.cached is not None
-    for anchor, values in found.naive.values.items():
-        cached = found.cached.values[anchor]
+    comparison = compare(adapter, run, Setting(order, 2, 3, 16), naive_anchors=2)
+    check(comparison, anchors=2)
+    assert comparison.naive.prompts == 2 * (1 + 8 + 3 * 7)
+    assert comparison.naive.encoded == 2 * (1 + 8 * 2 + 3 * 7 * 3)
+    assert comparison.cached is not None
+    for anchor, values in comparison.naive.values.items():
+        cached = comparison.cached.values[anchor]
         assert [cached[ids] for ids in values] == pytest.approx(list(values.values()), rel=1e-4)
-    show(found, adapter)
+    show(comparison, adapter)
     assert "each once: met" in capsys.readouterr().out
-    line = json.loads(json.dumps(as_json(found, adapter)))
-    assert line["tokens"]["bound"] == found.bound
-    assert line["sides"]["naive"]["prompts"] == found.naive.prompts
+    line = json.loads(json.dumps(as_json(comparison, adapter)))
+    assert line["tokens"]["bound"] == comparison.bound
+    assert line["sides"]["naive"]["prompts"] == comparison.naive.prompts
 
 
 @pytest.mark.benchmark
@@ -83,11 +85,11 @@ def test_a_model_of_60_million_parameters(tmp_path: Path, capsys: pytest.Capture
     """With fewer candidates than a real run has, so that the naive way takes a minute only: this prints figures."""
     run = make_run(tmp_path / "images", anchors=1, candidates=20)
     adapter = models.adapter("60m", tmp_path / "model", CPU, "float32")
-    found = compare(adapter, run, Setting("left", 2, 5, 64), naive_anchors=1)
+    comparison = compare(adapter, run, Setting("left", 2, 5, 64), naive_anchors=1)
     with capsys.disabled():
         print()
-        show(found, adapter)
-    check(found, anchors=1)
+        show(comparison, adapter)
+    check(comparison, anchors=1)
 
 
 def test_values_tell_candidates_and_images_apart(adapter: IdeficsModel, run: Run) -> None:
@@ -105,20 +107,20 @@ def test_differences_show() -> None:
     values = {(): 0.1, (3,): 0.2, (3, 5): 0.25}
     naive = Side(1.0, 1.0, 0, {7: values}, {7: [(3, 5)]}, 0)
     other = Side(1.0, 1.0, 0, {7: {**values, (3,): 0.21, (4,): 0.5}}, {7: [(3, 6)]}, 0)
-    found = differences(naive, other, "left")
-    assert (found.compared, found.same_beams) == (3, False)
-    assert (found.value, found.relative) == (pytest.approx(0.01), pytest.approx(0.05))
-    assert found.score == pytest.approx(0.01)
+    result = differences(naive, other, "left")
+    assert (result.compared, result.same_beams) == (3, False)
+    assert (result.value, result.relative) == (pytest.approx(0.01), pytest.approx(0.05))
+    assert result.score == pytest.approx(0.01)
     assert differences(naive, naive, "left") == Differences(3, 0.0, 0.0, 0.0, True)
 
 
 def test_a_model_made_in_memory_is_the_one_that_is_loaded(adapter: IdeficsModel, run: Run, tmp_path: Path) -> None:
     """idefics-9b is made in memory: the same code at a size that fits."""
-    made = models.adapter("tiny", tmp_path / "made", CPU, "float32", in_memory=True)
+    built = models.adapter("tiny", tmp_path / "made", CPU, "float32", in_memory=True)
     assert not list((tmp_path / "made").glob("*.safetensors"))
     query, pool = run.anchors[0]
-    prompts = [made.prompt("caption", pool[:2], query)]
-    assert made.score(prompts, 1)[0].log_prob == adapter.score(prompts, 1)[0].log_prob
+    prompts = [built.prompt("caption", pool[:2], query)]
+    assert built.score(prompts, 1)[0].log_prob == adapter.score(prompts, 1)[0].log_prob
     half = models.adapter("tiny", tmp_path / "half", CPU, "bfloat16", in_memory=True)
     assert half.dtype == torch.bfloat16
     assert half.score(prompts, 1)[0].mean == pytest.approx(adapter.score(prompts, 1)[0].mean, rel=0.1)

@@ -45,17 +45,17 @@ SMALL = Size(vqa=20_000, coco=10_000, queries=300, dim=64, chunk=100)
 
 
 def vectors(rng: np.random.Generator, count: int, dim: int) -> FloatArray:
-    made = np.empty((count, dim), dtype=np.float32)
+    array = np.empty((count, dim), dtype=np.float32)
     for start in range(0, count, 8192):
-        rng.standard_normal(out=made[start : start + 8192], dtype=np.float32)
-    return made
+        rng.standard_normal(out=array[start : start + 8192], dtype=np.float32)
+    return array
 
 
 def repeated(distinct: FloatArray, codes: IntArray) -> FloatArray:
     """`distinct[codes]` without a second array of that size beside it."""
-    made = np.empty((len(codes), distinct.shape[1]), dtype=np.float32)
-    np.take(distinct, codes, axis=0, out=made, mode="clip")  # the default mode would buffer
-    return made
+    array = np.empty((len(codes), distinct.shape[1]), dtype=np.float32)
+    np.take(distinct, codes, axis=0, out=array, mode="clip")  # the default mode would buffer
+    return array
 
 
 def index_set(size: Size, like_vqa: bool, kinds: tuple[str, ...]) -> IndexSet:
@@ -82,11 +82,11 @@ def anchors(index: IndexSet, rows: IntArray) -> QuerySet:
 
 def timed(name: str, work: Callable[[], IntArray]) -> IntArray:
     wall, processor = time.perf_counter(), time.process_time()
-    found = work()
+    result = work()
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{name}: {wall:.1f} s, {processor:.1f} s of processor time; the process so far: {peak:.2f} GiB", flush=True)
-    return found
+    return result
 
 
 def sampling(size: Size, kind: str, like_vqa: bool) -> tuple[IndexSet, IntArray, IntArray]:
@@ -119,16 +119,16 @@ def retrieval(size: Size) -> tuple[IndexSet, QuerySet, IntArray]:
     return index, queries, timed(name, lambda: retriever.retrieve(index, queries, 8, 0))
 
 
-def check(base: FloatArray, query: FloatArray, leaking: IntArray, found: IntArray) -> None:
+def check(base: FloatArray, query: FloatArray, leaking: IntArray, rows: IntArray) -> None:
     """The rows are those that brute force finds."""
     unit = normalised(query[None])[0].astype(np.float64)
     scores = np.concatenate(
         [normalised(base[s : s + 8192]).astype(np.float64) @ unit for s in range(0, len(base), 8192)]
     )
     scores[leaking] = -np.inf
-    wanted = np.sort(scores)[::-1][: len(found)]
-    np.testing.assert_allclose(scores[found], wanted, rtol=0, atol=1e-14)
-    assert len(np.unique(found)) == len(found)
+    expected = np.sort(scores)[::-1][: len(rows)]
+    np.testing.assert_allclose(scores[rows], expected, rtol=0, atol=1e-14)
+    assert len(np.unique(rows)) == len(rows)
 
 
 PARTS = ("image-sim", "mix", "image-sim-vqa", "mix-vqa", "i2i")
@@ -142,15 +142,15 @@ def run(size: Size, parts: Sequence[str] = PARTS) -> None:
 def run_part(size: Size, part: str) -> None:
     """Prints the figures of one part, and compares the first three answers with brute force."""
     if part == "i2i":
-        index, queries, found = retrieval(size)
+        index, queries, chosen = retrieval(size)
     else:
         kind = part.removesuffix("-vqa")
-        index, rows, found = sampling(size, kind, kind != part)
-        queries, found = anchors(index, rows[:3]), found[:3, : 16 if kind == "mix" else 64]
+        index, rows, chosen = sampling(size, kind, kind != part)
+        queries, chosen = anchors(index, rows[:3]), chosen[:3, : 16 if kind == "mix" else 64]
     assert index.image is not None
     assert queries.image is not None
     for q in range(3):
-        check(index.image, queries.image[q], index.leaking_rows(queries, q), found[q])
+        check(index.image, queries.image[q], index.leaking_rows(queries, q), chosen[q])
 
 
 @pytest.mark.benchmark

@@ -84,17 +84,17 @@ def test_encoding_beside_memory_and_disk(
             model, 2**30, disk=open_image_features(Workspace(tmp_path), model.name, model.fingerprint())
         )
 
-    wanted = ImageFeatureCache(model, 0).features(some)
+    expected = ImageFeatureCache(model, 0).features(some)
     with opened() as cache:
         encoding = _seconds(lambda: cache.features(some))
         memory = _seconds(lambda: cache.features(some))
         closing = _seconds(cache.close)
     with opened() as cache:
         disk = _seconds(lambda: cache.features(some))
-        found = cache.features(some)
+        features = cache.features(some)
         assert (cache.hits, cache.from_disk, cache.encoded) == (ENCODED, ENCODED, 0)
-    assert all(torch.equal(found[path], wanted[path]) for path in some)
-    size = found[some[0]].numel() * found[some[0]].element_size()
+    assert all(torch.equal(features[path], expected[path]) for path in some)
+    size = features[some[0]].numel() * features[some[0]].element_size()
     with capsys.disabled():
         print()
         for name, seconds in (("encoded, and stored", encoding), ("from disk", disk), ("from memory", memory)):
@@ -113,14 +113,14 @@ def test_workers_beside_one_process(model: IdeficsModel, paths: list[str], capsy
         pipeline = ImagePipeline(Renamed(reader), workers, ahead=2 * BATCH)
         pipeline.expect(names)
         starting = _seconds(lambda pipeline=pipeline: _begin(pipeline))
-        found = {}
+        times = {}
         start = time.perf_counter()
         for low in range(0, PREPARED, BATCH):
-            found.update((name, pipeline.take(name)) for name in names[low : low + BATCH])
+            times.update((name, pipeline.take(name)) for name in names[low : low + BATCH])
             time.sleep(computing)
         seconds = time.perf_counter() - start
         pipeline.close()
-        assert all(np.array_equal(image, expected[name.partition(":")[2]]) for name, image in found.items())
+        assert all(np.array_equal(image, expected[name.partition(":")[2]]) for name, image in times.items())
         with capsys.disabled():
             print(
                 f"\n{workers} workers (started in {starting:.1f} s): {PREPARED / seconds:.0f} images/s, of them "

@@ -45,9 +45,9 @@ def data(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def made_set(model: Any, folder: Path) -> Any:
     run = make_run(folder, 1, max(64, EXAMPLES))
-    made = intervention_set(model, run.anchors[0][1][:EXAMPLES])
-    made.features([e.image for e in run.anchors[0][1][:EXAMPLES]])  # encoding is the same on both sides, once
-    return made
+    training_set = intervention_set(model, run.anchors[0][1][:EXAMPLES])
+    training_set.features([e.image for e in run.anchors[0][1][:EXAMPLES]])  # encoding is the same on both sides, once
+    return training_set
 
 
 class EpochClock(RecordingProgress):
@@ -70,19 +70,27 @@ def test_an_epoch_with_the_teacher_s_answers_kept(
     data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Prints seconds per epoch of both, the first one apart. What is asserted: equal losses where all is kept."""
-    found, losses = {}, {}
+    medians, losses = {}, {}
     for draws in (None, 1):
-        clock, kept = EpochClock(), {} if draws is None else {"teacher_draws": draws, "teacher_top_k": 0}
+        clock, teacher_options = EpochClock(), {} if draws is None else {"teacher_draws": draws, "teacher_top_k": 0}
         learner = Live(
-            LiveOptions(shots=SHOTS, max_train_size=EXAMPLES, epochs=3, batch_size=BATCH, accumulate=1, lr=1e-2, **kept)
+            LiveOptions(
+                shots=SHOTS,
+                max_train_size=EXAMPLES,
+                epochs=3,
+                batch_size=BATCH,
+                accumulate=1,
+                lr=1e-2,
+                **teacher_options,
+            )
         )
         outcome = learner.learn_intervention(data, tmp_path / str(draws), 0, clock)
-        found[draws], losses[draws] = statistics.median(clock.epochs()), outcome.history[0]["loss"]
+        medians[draws], losses[draws] = statistics.median(clock.epochs()), outcome.history[0]["loss"]
     assert losses[1] == pytest.approx(losses[None], rel=1e-5)  # the first epoch has the same demonstrations
     with capsys.disabled():
         print(
-            f"\nLIVE, an epoch of {EXAMPLES} examples, {SHOTS}-shot teacher: {found[None]:.2f} s with fresh demonstrations, "
-            f"{found[1]:.2f} s with kept answers (after the first epoch): {found[None] / found[1]:.1f} x"
+            f"\nLIVE, an epoch of {EXAMPLES} examples, {SHOTS}-shot teacher: {medians[None]:.2f} s with fresh demonstrations, "
+            f"{medians[1]:.2f} s with kept answers (after the first epoch): {medians[None] / medians[1]:.1f} x"
         )
 
 

@@ -22,12 +22,12 @@ WANTED = {"ivf": 4 * DIM + 8, "ivf-pq": code_bytes(DIM) + 8, "hnsw": 4 * DIM + 8
 def test_defaults_find_nearly_all_and_more_effort_finds_more(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{ROWS:,} rows x {DIM}")
-        found = []
+        results = []
         for figures in compare(ROWS, DIM, 300):
-            found.append(figures)
+            results.append(figures)
             print(line(figures))
     for kind, choices in CHOICES.items():
-        of_kind = {f.options: f for f in found if f.options.index == kind}
+        of_kind = {f.options: f for f in results if f.options.index == kind}
         default = of_kind[choices[0]]
         assert default.options == type(EXACT)(kind), "the first choice is the default"
         assert min(default.recall.values()) > 0.95

@@ -63,34 +63,34 @@ def make_idler() -> Callable[[int], int]:
     return int
 
 
-def rate(found: Sequence[Found]) -> tuple[float, float]:
+def rate(results: Sequence[Found]) -> tuple[float, float]:
     """(units per second, share of that time in which workers are at a unit) while all workers work: what loading takes at
     the begin, and one works alone at the end, is left out."""
-    pids = {f.pid for f in found}
-    low = max(min(f.begun for f in found if f.pid == pid) for pid in pids)
-    high = min(max(f.ended for f in found if f.pid == pid) for pid in pids)
-    inside = [max(0.0, min(f.ended, high) - max(f.begun, low)) for f in found]
-    done = sum(seconds / (f.ended - f.begun) for f, seconds in zip(found, inside, strict=True))
+    pids = {f.pid for f in results}
+    low = max(min(f.begun for f in results if f.pid == pid) for pid in pids)
+    high = min(max(f.ended for f in results if f.pid == pid) for pid in pids)
+    inside = [max(0.0, min(f.ended, high) - max(f.begun, low)) for f in results]
+    done = sum(seconds / (f.ended - f.begun) for f, seconds in zip(results, inside, strict=True))
     return done / (high - low), sum(inside) / (len(pids) * (high - low))
 
 
 def _run(executor: Any, anchors: Sequence[Anchor], workers: int = 1) -> list[Found]:
     """What is found for each anchor; for all of them once more where only some of the workers were there in time."""
-    found: list[Found] = []
+    results: list[Found] = []
 
     def units() -> Iterator[Anchor]:
         yield from anchors
-        while len({f.pid for f in found}) < workers:
+        while len({f.pid for f in results}) < workers:
             yield from anchors
 
     for one in executor.run(make_searcher, units()):
-        found.append(one)
-    return found
+        results.append(one)
+    return results
 
 
-def _sequences(found: Sequence[Found]) -> dict[int, set[tuple[tuple[int, ...], ...]]]:
+def _sequences(results: Sequence[Found]) -> dict[int, set[tuple[tuple[int, ...], ...]]]:
     """By query all answers, which should be one."""
-    return {query: {f.ids for f in found if f.query == query} for query in {f.query for f in found}}
+    return {query: {f.ids for f in results if f.query == query} for query in {f.query for f in results}}
 
 
 def test_two_workers_against_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def started(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What a call that succeeds prints, in this process."""
     capsys.readouterr()
     assert run(arguments) == 0
@@ -56,7 +56,7 @@ def test_help_lists_the_commands_in_pipeline_order() -> None:
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(capsys) == shown(capsys, "--help")
+    assert output_of(capsys) == output_of(capsys, "--help")
 
 
 QUICK = [[], ["--help"], ["evaluate", "-h"], ["evaluate", "--help-all"], ["plugins", "list", "--help"]]
@@ -88,7 +88,7 @@ def test_help_takes_less_than_importing_typer(words: list[str]) -> None:
 
 @pytest.mark.parametrize("name", commands())
 def test_every_command_has_a_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    out = shown(capsys, name, "--help")
+    out = output_of(capsys, name, "--help")
     assert out.startswith(f"Usage: icltool {name} ")
     assert "--help" in out
 
@@ -107,7 +107,7 @@ def test_every_option_of_a_stage_is_explained(stage: str) -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     from icltool import __version__
 
-    assert shown(capsys, "--version") == f"icltool {__version__}\n"
+    assert output_of(capsys, "--version") == f"icltool {__version__}\n"
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["--verson"], 2), (["plugins"], 2)])
@@ -172,8 +172,8 @@ def complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     """What bash is answered when it asks a question about `words`."""
 
     def ask(question: str, words: str = "") -> str:
-        asked = {"COMP_WORDS": words, "_TYPER_COMPLETE_ARGS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
-        for name, value in {**asked, "_ICLTOOL_COMPLETE": question}.items():
+        variables = {"COMP_WORDS": words, "_TYPER_COMPLETE_ARGS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+        for name, value in {**variables, "_ICLTOOL_COMPLETE": question}.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as end:
             run([])
@@ -205,9 +205,9 @@ def complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_completion_in_bash(words: str, offered: set[str], complete: Callable[..., str]) -> None:
-    found = complete("complete_bash", words).split()
-    assert offered <= set(found)
-    assert all(word.startswith(words.split(" ")[-1]) for word in found)
+    completions = complete("complete_bash", words).split()
+    assert offered <= set(completions)
+    assert all(word.startswith(words.split(" ")[-1]) for word in completions)
 
 
 def test_completion_script_for_bash_asks_the_command(complete: Callable[..., str]) -> None:
@@ -215,5 +215,5 @@ def test_completion_script_for_bash_asks_the_command(complete: Callable[..., str
 
 
 def test_json_of_the_plugin_list_is_all_that_stdout_holds(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = json.loads(shown(capsys, "plugins", "list", "--json"))
+    rows = json.loads(output_of(capsys, "plugins", "list", "--json"))
     assert {"kind", "name", "distribution", "version", "status", "summary"} == set(rows[0])

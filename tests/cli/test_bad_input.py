@@ -145,12 +145,12 @@ def killed_again_and_again(workspace: Path, folder: Path, anchors: int, kill: Ca
     then the same command; compared with a run that nobody disturbed."""
     whole, target = folder / "whole.h5", folder / "killed.h5"
     assert run(search(workspace, whole, anchors)) == 0
-    kept = [0]
+    counts = [0]
     for _ in range(3):
-        kill(target, kept[-1] + 3)
-        kept.append(len(SequenceFile.open(target)))
-        assert kept[-1] >= kept[-2] + 3
-    assert kept[-1] < anchors, "the run was over before it was killed"
+        kill(target, counts[-1] + 3)
+        counts.append(len(SequenceFile.open(target)))
+        assert counts[-1] >= counts[-2] + 3
+    assert counts[-1] < anchors, "the run was over before it was killed"
     assert run(search(workspace, target, anchors)) == 0
     arrays = SequenceFile.open(target).arrays()
     for name, values in SequenceFile.open(whole).arrays().items():
@@ -198,10 +198,10 @@ def test_two_runs_on_one_artefact_and_ctrl_c(
         until(lambda: ready.exists() or first.poll() is not None)
         assert first.poll() is None, first.err
         assert run(arguments) == 2
-        shown = capfd.readouterr()
-        assert shown.out == ""
-        assert ".h5" in shown.err
-        assert str(first.pid) in shown.err
+        output = capfd.readouterr()
+        assert output.out == ""
+        assert ".h5" in output.err
+        assert str(first.pid) in output.err
         first.send_signal(signal.SIGINT)
         assert first.wait() == 130, first.err
         assert "interrupted" in first.err

@@ -38,13 +38,13 @@ def rows() -> Rows:
         "train": (easy_vqa.get_train_questions, easy_vqa.get_train_image_paths),
         "val": (easy_vqa.get_test_questions, easy_vqa.get_test_image_paths),
     }
-    found: Rows = {}
+    by_split: Rows = {}
     for split, (questions, images) in read.items():
         paths = images()
         texts, answers, ids = (part[: COUNTS[split]] for part in questions())
         first = {"train": 0, "val": 10_000}[split]  # the package numbers the images of each split from 0
-        found[split] = [(first + i, t, a, Path(paths[i])) for i, t, a in zip(ids, texts, answers, strict=True)]
-    return found
+        by_split[split] = [(first + i, t, a, Path(paths[i])) for i, t, a in zip(ids, texts, answers, strict=True)]
+    return by_split
 
 
 def as_table(rows: Rows, root: Path) -> list[str]:
@@ -147,5 +147,5 @@ def test_the_same_figure_three_times_and_with_ten_answers_too(
     rows: Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ways = {"folder": as_table, "hub": as_hub_data, "vqav2": as_vqav2(1), "ten answers": as_vqav2(10)}
-    found = {way: answers(write(rows, tmp_path / way), tmp_path / f"{way} ws", capsys) for way, write in ways.items()}
-    assert found["folder"] == found["hub"] == found["vqav2"] == found["ten answers"]
+    figures = {way: answers(write(rows, tmp_path / way), tmp_path / f"{way} ws", capsys) for way, write in ways.items()}
+    assert figures["folder"] == figures["hub"] == figures["vqav2"] == figures["ten answers"]

@@ -36,7 +36,7 @@ def model_options(folder: Path, workspace: Path) -> list[str]:
     return [*place, "--model=idefics-9b", "--model-path", str(folder)]
 
 
-def found(path: Path) -> dict[str, Any]:
+def arrays_of(path: Path) -> dict[str, Any]:
     with SequenceFile.open(path) as file:
         assert file.complete
         return file.arrays()
@@ -59,7 +59,7 @@ def test_generate(resampled_folder: Path, workspace: Path, tmp_path: Path, cache
     target = tmp_path / "sequences.h5"
     call = ["generate", *model_options(resampled_folder, workspace), *SEARCH, *caches, "--output", str(target)]
     assert run(call) == 0
-    sequences = found(target)
+    sequences = arrays_of(target)
     data = open_dataset(workspace / "datasets" / "shapes" / "caption")
     values = plain_values(resampled_folder, data, sequences)
     np.testing.assert_allclose(sequences["values"], values, rtol=1e-4)
@@ -77,17 +77,17 @@ def answers(folder: Path, workspace: Path, *more: str) -> list[dict[str, Any]]:
 
 def test_evaluate(resampled_folder: Path, workspace: Path) -> None:
     """Answers with and without caches are those of one prompt after the other, its images read anew."""
-    given = [answers(resampled_folder, workspace, *caches.values[0]) for caches in CACHES]
-    for other in given[1:]:
-        assert [row["raw"] for row in other] == [row["raw"] for row in given[0]]
+    results = [answers(resampled_folder, workspace, *caches.values[0]) for caches in CACHES]
+    for other in results[1:]:
+        assert [row["raw"] for row in other] == [row["raw"] for row in results[0]]
     model = IdeficsModel(IdeficsOptions(name="idefics-9b", path=str(resampled_folder), device="cpu"))
     data = open_dataset(workspace / "datasets" / "shapes" / "caption")
     train, queries = data.split("train"), data.split("validation")
-    for row in given[0]:
-        shown = [train[train.row_of(i)] for i in row["icd_ids"]]
-        prompt = model.prompt("caption", shown, queries[queries.row_of(row["query_id"])])
+    for row in results[0]:
+        demonstrations = [train[train.row_of(i)] for i in row["icd_ids"]]
+        prompt = model.prompt("caption", demonstrations, queries[queries.row_of(row["query_id"])])
         assert model.generate([prompt], GenerationOptions(20, 3), 1) == [row["raw"]]
-    assert len(given[0]) == 8
+    assert len(results[0]) == 8
 
 
 def test_an_unknown_release_that_breaks_the_caches_is_one_remark(
@@ -106,8 +106,8 @@ def test_an_unknown_release_that_breaks_the_caches_is_one_remark(
     call = [option for option in model_options(resampled_folder, workspace) if option != "--quiet"]
     capsys.readouterr()
     assert run(["evaluate", *call, *EVALUATION, "--overwrite"]) == 0
-    told = capsys.readouterr().out
-    assert told.count("transformers 5.99.0 (tested: 5.17.0 to 5.24.0): with caches ") == 1
+    output = capsys.readouterr().out
+    assert output.count("transformers 5.99.0 (tested: 5.17.0 to 5.24.0): with caches ") == 1
     [place] = (workspace / "evaluations").rglob("predictions")
     lines = [line for file in sorted(place.iterdir()) for line in file.read_text().splitlines()]
     assert [json.loads(line)["raw"] for line in lines] == expected

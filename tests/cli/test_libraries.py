@@ -151,14 +151,14 @@ def test_a_message_is_shown_once_and_to_verbose_alone(
 ) -> None:
     with as_outside_tests():
         speak()
-    shown = capsys.readouterr()
-    assert "0 speaks" in shown.out + shown.err, "nothing would be shown anyway"
+    output = capsys.readouterr()
+    assert "0 speaks" in output.out + output.err, "nothing would be shown anyway"
     assert sample_that(speak, speak, options=options) == 0
-    shown = capsys.readouterr()
-    assert "speaks" not in shown.out
+    output = capsys.readouterr()
+    assert "speaks" not in output.out
     if "--json" in options:
-        assert json.loads(shown.out)["title"] == "sample"
-    lines = [line for line in shown.err.splitlines() if not line.startswith("sample: {")]
+        assert json.loads(output.out)["title"] == "sample"
+    lines = [line for line in output.err.splitlines() if not line.startswith("sample: {")]
     if "--quiet" in options:
         assert lines == []
     else:
@@ -275,10 +275,10 @@ def test_a_forked_process_inherits_it(options: list[str], capfd: pytest.CaptureF
         assert os.waitpid(child, 0)[1] == 0
 
     assert sample_that(fork, options=options) == 0
-    shown = capfd.readouterr()
-    assert "speaks" not in shown.out
+    output = capfd.readouterr()
+    assert "speaks" not in output.out
     expected = "--verbose" in options and "--quiet" not in options
-    assert [line for line in shown.err.splitlines() if "speaks" in line] == ["tests: 0 speaks"] * expected
+    assert [line for line in output.err.splitlines() if "speaks" in line] == ["tests: 0 speaks"] * expected
 
 
 @pytest.mark.parametrize("options", MODES, ids=" ".join)
@@ -294,11 +294,11 @@ def test_native_code_and_child_processes(
         subprocess.run([sys.executable, "-c", "import warnings; warnings.warn('0 warns')"], check=True)
 
     assert sample_that(speak, options=options) == 0
-    shown = capfd.readouterr()
+    output = capfd.readouterr()
     expected = "--verbose" in options and "--quiet" not in options
     for text in ("0 speaks\n", "0 speaks too\n", "UserWarning: 0 warns"):
-        assert text not in shown.out
-        assert shown.err.count(text) == expected
+        assert text not in output.out
+        assert output.err.count(text) == expected
 
 
 def test_what_the_user_set_for_warnings_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,9 +379,9 @@ def test_an_evaluation_leaves_stderr_empty(
     chosen = ["--method", "zero-shot,random,i2i", "--shots", "2", "--test-size", "4", "--workspace", str(workspace)]
     with as_outside_tests():
         assert run(["evaluate", *arguments, *chosen, option]) == 0
-    shown = capfd.readouterr()
-    assert shown.err == ""
-    assert "speaks" not in shown.out
-    assert "i2i" in shown.out
+    output = capfd.readouterr()
+    assert output.err == ""
+    assert "speaks" not in output.out
+    assert "i2i" in output.out
     if option == "--json":
-        assert {row["method"] for row in json.loads(shown.out)["rows"]} == {"zero-shot", "random", "i2i"}
+        assert {row["method"] for row in json.loads(output.out)["rows"]} == {"zero-shot", "random", "i2i"}

@@ -179,8 +179,8 @@ def newest(workspace: Path, pattern: str) -> Path:
 @pytest.mark.training
 def test_the_commands_of_lever_lm(tmp_path: Path, source: Path, runs: Callable[..., None]) -> None:
     ids = tmp_path / "ids.json"
-    asked = json.loads((source / "vqav2" / "v2_OpenEnded_mscoco_val2014_questions.json").read_text())["questions"]
-    ids.write_text(json.dumps([question["question_id"] for question in asked[:5]]))
+    questions = json.loads((source / "vqav2" / "v2_OpenEnded_mscoco_val2014_questions.json").read_text())["questions"]
+    ids.write_text(json.dumps([question["question_id"] for question in questions[:5]]))
     runs(LEVER_LM, ids=lambda: ids, selector=lambda: newest(tmp_path / "workspace", "lever-lm-coco2017-*"))
 
 

@@ -48,9 +48,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, frozenset[
     def answered(content: dict[str, Any]) -> None:
         for entry in content["annotations"]:
             answer = answers[entry["question_id"]]
-            for number, given in enumerate(entry["answers"]):
-                given["raw_answer"] = answer if number < RAW else f"other {number % 2}"
-                given["answer"] = f"{answer}ed"
+            for number, given_answer in enumerate(entry["answers"]):
+                given_answer["raw_answer"] = answer if number < RAW else f"other {number % 2}"
+                given_answer["answer"] = f"{answer}ed"
 
     edit(root / "okvqa" / "mscoco_val2014_annotations.json", answered)
     prepare(folder / "ws", root)
@@ -75,8 +75,8 @@ def evaluated(capsys: pytest.CaptureFixture[str], workspace: Path, *arguments: s
     """What a program reads of `icltool evaluate`."""
     capsys.readouterr()
     assert run(["evaluate", "--workspace", str(workspace), "--json", *OPTIONS, *arguments]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return content
 
 
 def refusal(capsys: pytest.CaptureFixture[str], workspace: Path, *arguments: str) -> str:
@@ -101,8 +101,8 @@ def test_without_the_data_raw_answers_are_judged_and_with_them_the_same_answers_
     with nltk_path(tmp_path / "nothing"):
         without = evaluated(capsys, workspace)
         assert figures(without) == {"vqa-accuracy-raw": 60.0}
-        told = f"okvqa-accuracy cannot run here, so vqa-accuracy-raw is reported instead: {why} ({how})"
-        assert told in without["remarks"]
+        message = f"okvqa-accuracy cannot run here, so vqa-accuracy-raw is reported instead: {why} ({how})"
+        assert message in without["remarks"]
         again = evaluated(capsys, workspace)
         assert (figures(again), again["path"]) == (figures(without), without["path"])
         assert any(line.startswith("up to date: 1 of 1") for line in again["remarks"])
@@ -110,16 +110,16 @@ def test_without_the_data_raw_answers_are_judged_and_with_them_the_same_answers_
         assert why in error
         assert "python -m nltk.downloader wordnet averaged_perceptron_tagger_eng" in error
     with nltk_path(data):
-        found = evaluated(capsys, workspace)
-    assert figures(found) == {"okvqa-accuracy": 100.0}
-    assert found["path"] == without["path"]
-    assert not any("raw" in line or "prompts" in line for line in found["remarks"]), "the model is not asked again"
-    rows = read_predictions(Path(found["path"]) / "predictions" / "zero-shot-0-shot-seed0.jsonl")
+        result = evaluated(capsys, workspace)
+    assert figures(result) == {"okvqa-accuracy": 100.0}
+    assert result["path"] == without["path"]
+    assert not any("raw" in line or "prompts" in line for line in result["remarks"]), "the model is not asked again"
+    rows = read_predictions(Path(result["path"]) / "predictions" / "zero-shot-0-shot-seed0.jsonl")
     assert [row["scores"] for row in rows] == [{"vqa-accuracy-raw": pytest.approx(60), "okvqa-accuracy": 100}] * 3
     with nltk_path(tmp_path / "nothing"):
         last = evaluated(capsys, workspace)
     assert (figures(last), last["path"]) == (figures(without), without["path"])
-    assert read_predictions(Path(found["path"]) / "predictions" / "zero-shot-0-shot-seed0.jsonl") == rows
+    assert read_predictions(Path(result["path"]) / "predictions" / "zero-shot-0-shot-seed0.jsonl") == rows
     for row in rows:
         assert row["references"] == [f"{row['answer']}ed"] * 10
         assert row["raw_references"] == [row["answer"]] * RAW + ["other 0", "other 1"] * 4

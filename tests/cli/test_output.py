@@ -22,7 +22,7 @@ from tests.processes import Child
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "text"),
     [
         (None, "-"),
         (True, "yes"),
@@ -34,8 +34,8 @@ from tests.processes import Child
         ("[N, D]", "[N, D]"),
     ],
 )
-def test_cells(value: Any, shown: str) -> None:
-    assert cell(value) == shown
+def test_cells(value: Any, text: str) -> None:
+    assert cell(value) == text
 
 
 def test_a_report_as_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,14 +83,14 @@ def test_options(arguments: list[str], key: str, value: Any, capsys: pytest.Capt
     assert values(capsys, "x", *arguments)[key] == value
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What a call prints, on one line."""
     assert call([*arguments]) == 0
     return " ".join(capsys.readouterr().out.split())
 
 
 def test_help_of_all_options_shows_description_default_and_environment(capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, "--help-all")
+    text = output_of(capsys, "--help-all")
     assert text.startswith(
         "Usage: sample [OPTIONS] NAME One field of every form. Arguments: NAME what to do (required) "
     )
@@ -110,7 +110,7 @@ def test_help_of_all_options_shows_description_default_and_environment(capsys: p
 
 
 def test_help_has_groups_in_order_and_in_each_the_daily_options_first(capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, "--help-all")
+    text = output_of(capsys, "--help-all")
     in_order = [
         "Options:",
         "-n, --anchors",
@@ -125,8 +125,8 @@ def test_help_has_groups_in_order_and_in_each_the_daily_options_first(capsys: py
 
 
 def test_short_help_lists_the_daily_options(capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, "-h")
-    assert text == shown(capsys, "--help")
+    text = output_of(capsys, "-h")
+    assert text == output_of(capsys, "--help")
     for part in ("-n, --anchors", "Demonstrations: --shots", "Every command: --workspace", "-h, --help show this help"):
         assert part in text
     for flag in ("--order", "--method", "--json", "--help-all show"):
@@ -154,9 +154,9 @@ def test_errors_are_one_line_with_exit_code_2(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(arguments) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    lines = [line for line in shown.err.splitlines() if line != "working"]
+    output = capsys.readouterr()
+    assert output.out == ""
+    lines = [line for line in output.err.splitlines() if line != "working"]
     assert lines[0] == f"error: {message}"
     assert len(lines) <= 2
     assert all(line.startswith("hint: ") for line in lines[1:])
@@ -164,34 +164,34 @@ def test_errors_are_one_line_with_exit_code_2(
 
 def test_memory_that_runs_out_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["large"]) == 2
-    shown = capsys.readouterr().err.splitlines()
-    assert shown[-2].startswith("error: memory ran out")
-    assert "--batch-size" in shown[-1]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].startswith("error: memory ran out")
+    assert "--batch-size" in lines[-1]
 
 
 def test_a_bug_shows_its_traceback_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["bug"]) == 1
-    shown = capsys.readouterr().err
-    assert "Traceback" in shown
-    assert "RuntimeError: a bug" in shown
+    stderr = capsys.readouterr().err
+    assert "Traceback" in stderr
+    assert "RuntimeError: a bug" in stderr
 
 
 def test_table_remarks_and_progress_have_their_streams(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["x", "--verbose"]) == 0
-    shown = capsys.readouterr()
-    assert "sample" in shown.out
-    assert "5,000" in shown.out
-    assert "a remark" in shown.out
-    assert "working\n" in shown.err
-    assert "in detail\n" in shown.err
+    output = capsys.readouterr()
+    assert "sample" in output.out
+    assert "5,000" in output.out
+    assert "a remark" in output.out
+    assert "working\n" in output.err
+    assert "in detail\n" in output.err
 
 
 def test_quiet_leaves_the_result_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["x", "--quiet"]) == 0
-    shown = capsys.readouterr()
-    assert shown.err == ""
-    assert "5,000" in shown.out
-    assert "a remark" not in shown.out
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert "5,000" in output.out
+    assert "a remark" not in output.out
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:

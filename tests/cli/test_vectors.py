@@ -84,8 +84,8 @@ def test_calls_that_do_not_fit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     good = str(vectors(tmp_path / "good.safetensors", tiny_model, 0.1))
-    given = [good if argument == "GOOD" else argument for argument in arguments]
-    err = refusal(capsys, *EVALUATE, *given, "--workspace", str(workspace))
+    options = [good if argument == "GOOD" else argument for argument in arguments]
+    err = refusal(capsys, *EVALUATE, *options, "--workspace", str(workspace))
     for word in words:
         assert word in err
 
@@ -100,14 +100,14 @@ def test_tables_fit_a_usual_terminal(
     monkeypatch.setenv("TERM", "dumb")  # 80 columns, no colours
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     folders = [tmp_path / f"live-shapes-vqa-tiny-idefics-{digest}" for digest in ("88b90a0b", "00000001")]
-    given = [vectors(f / "last.safetensors", tiny_model, 0.1, seed=n).parent for n, f in enumerate(folders)]
-    options = [*(f"--vectors={folder}" for folder in given), "--method=random,live", "--shots=1,2"]
+    checkpoints = [vectors(f / "last.safetensors", tiny_model, 0.1, seed=n).parent for n, f in enumerate(folders)]
+    options = [*(f"--vectors={folder}" for folder in checkpoints), "--method=random,live", "--shots=1,2"]
     assert run([*EVALUATE, *options, f"--workspace={workspace}"]) == 0
-    shown = capsys.readouterr().out
-    assert [line for line in shown.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
-    assert "…" not in shown
-    assert [line for line in shown.splitlines() if line.startswith("live-88b90a0b ")]
-    assert "x FLOPs" in shown
+    output = capsys.readouterr().out
+    assert [line for line in output.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
+    assert "…" not in output
+    assert [line for line in output.splitlines() if line.startswith("live-88b90a0b ")]
+    assert "x FLOPs" in output
     err = refusal(capsys, "export", "chat", "--method", "live-88b90a0b", f"--workspace={workspace}")
     assert "live-88b90a0b is an intervention" in err
 
@@ -121,10 +121,10 @@ def test_json_has_costs_beside_the_metric(
 ) -> None:
     monkeypatch.setattr(costs, "SAMPLE", 2)
     good = vectors(tmp_path / "good.safetensors", tiny_model, 0.1)
-    given = ["--method=random,live", "--shots=2", f"--vectors={good}", "--json", f"--workspace={workspace}"]
-    assert run([*EVALUATE, *given]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    random, live = found["rows"]
+    arguments = ["--method=random,live", "--shots=2", f"--vectors={good}", "--json", f"--workspace={workspace}"]
+    assert run([*EVALUATE, *arguments]) == 0
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    random, live = content["rows"]
     assert live["cost"]["flops"] < random["cost"]["flops"]
     [other] = live["costs of others"]
     assert other["prompt_tokens"] == pytest.approx(random["cost"]["prompt_tokens"] / live["cost"]["prompt_tokens"])

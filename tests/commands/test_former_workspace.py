@@ -29,8 +29,8 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert not member.name.startswith("/")
             assert ".." not in member.name
         archive.extractall(folder, filter="data")
-    made = ["--option=index_images=40", "--option=validation_images=8"]
-    assert run(["prepare", "shapes", "--quiet", f"--workspace={folder / 'ws'}", *made]) == 0
+    arguments = ["--option=index_images=40", "--option=validation_images=8"]
+    assert run(["prepare", "shapes", "--quiet", f"--workspace={folder / 'ws'}", *arguments]) == 0
     return folder / "ws"
 
 
@@ -79,9 +79,9 @@ def test_the_selector_and_the_embeddings_are_read(former: Path) -> None:
 def test_sequences_are_exported_and_trained_from(former: Path, tmp_path: Path) -> None:
     target = tmp_path / "sequences.json"
     assert run(["export", "sequences", f"--workspace={former}", f"--output={target}", "-q"]) == 0
-    found = json.loads(target.read_text())
-    assert len(found) == 8
-    assert all(len(entry["id_list"]) == 2 for entry in found.values())
+    content = json.loads(target.read_text())
+    assert len(content) == 8
+    assert all(len(entry["id_list"]) == 2 for entry in content.values())
     small = [f"--option={option}" for option in ("n_embd=8", "n_head=1", "n_layer=1", "epochs=1", "batch_size=4")]
     assert run(["train", "lever-lm", "--dataset=shapes", "--task=caption", f"--workspace={former}", *small, "-q"]) == 0
 

@@ -83,7 +83,7 @@ def kill_a_worker() -> None:
     raise AssertionError("there is no worker")
 
 
-def found(path: Path) -> dict[str, Any]:
+def arrays_of(path: Path) -> dict[str, Any]:
     with SequenceFile.open(path) as file:
         assert file.complete
         return file.arrays()
@@ -136,7 +136,7 @@ def test_a_search_that_loses_a_worker_finds_the_same(nodes: TwoNodes, workspace:
     config = GenerateConfig(workspace=workspace, output=tmp_path / "there.h5", **on(nodes, 2), **SEARCH)
     report = generate.run(config, progress)
     assert not progress.blows
-    same(found(tmp_path / "there.h5"), found(tmp_path / "here.h5"))
+    same(arrays_of(tmp_path / "there.h5"), arrays_of(tmp_path / "here.h5"))
     assert any("of 2 workers" in note for note in progress.noted)
     assert any("died" in remark for remark in report.remarks)
     assert not failures_file(tmp_path / "there.h5").exists()
@@ -155,11 +155,11 @@ def test_a_search_that_loses_a_worker_and_a_node_finds_the_same(
     finally:
         nodes.mend()
     assert not progress.blows
-    same(found(tmp_path / "there.h5"), found(tmp_path / "here.h5"))
+    same(arrays_of(tmp_path / "there.h5"), arrays_of(tmp_path / "here.h5"))
     assert any("of 3 workers" in note for note in progress.noted)
-    told = " ".join(report.remarks)
-    assert "died" in told or "lost" in told
-    assert "1,584 prompts" in told or "prompts" in told
+    notes = " ".join(report.remarks)
+    assert "died" in notes or "lost" in notes
+    assert "1,584 prompts" in notes or "prompts" in notes
     assert not failures_file(tmp_path / "there.h5").exists()
 
 
@@ -169,22 +169,22 @@ def test_what_cannot_be_searched_is_listed_and_done_later(
     target = tmp_path / "there.h5"
     generate.run(GenerateConfig(workspace=own_images, output=tmp_path / "here.h5", **SEARCH), QUIET)
     records = open_dataset(own_images / "datasets" / "shapes" / "caption").split("train")
-    anchor = int(found(tmp_path / "here.h5")["query_id"][5])
+    anchor = int(arrays_of(tmp_path / "here.h5")["query_id"][5])
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SEARCH.items() if name != "anchors_at_once"]
     call = ["generate", "--workspace", str(own_images), "--output", str(target), *options, "--anchors-at-once=2"]
     call += ["--executor=ray", "--address", nodes.address, "--workers=2", "--gpus-per-worker=0"]
     with broken(records[records.row_of(anchor)].image):
         assert run(call) == 2
-    told = capsys.readouterr().err
-    assert "failed after 3 attempts on " in told
-    assert "hint: all are listed in" in told
-    assert "Traceback" not in told
+    stderr = capsys.readouterr().err
+    assert "failed after 3 attempts on " in stderr
+    assert "hint: all are listed in" in stderr
+    assert "Traceback" not in stderr
     lost = [i for failure in read_failures(target) for i in failure["anchors"]]
     assert anchor in lost
     with SequenceFile.open(target) as file:
-        assert set(file.query_ids) == set(found(tmp_path / "here.h5")["query_id"].tolist()) - set(lost)
+        assert set(file.query_ids) == set(arrays_of(tmp_path / "here.h5")["query_id"].tolist()) - set(lost)
     assert run(call) == 0
-    same(found(target), found(tmp_path / "here.h5"))
+    same(arrays_of(target), arrays_of(tmp_path / "here.h5"))
     assert not failures_file(target).exists()
 
 
@@ -254,10 +254,10 @@ def test_answers_that_cannot_be_had_leave_the_other_settings(nodes: TwoNodes, ow
     there = EvaluateConfig(**options, **on(nodes, 2))
     whole = evaluate.run(EvaluateConfig(**options), QUIET)
     assert whole.path is not None
-    shown = json.loads(next((whole.path / "predictions").glob("random-*")).read_text().splitlines()[0])["icd_ids"][0]
+    ids = json.loads(next((whole.path / "predictions").glob("random-*")).read_text().splitlines()[0])["icd_ids"][0]
     records = open_dataset(own_images / "datasets" / "shapes" / "caption").split("train")
     with (
-        broken(records[records.row_of(shown)].image),
+        broken(records[records.row_of(ids)].image),
         pytest.raises(DataError, match=r"of random, 1-shot.* cannot be read"),
     ):
         evaluate.run(there.model_copy(update={"overwrite": True}), QUIET)
@@ -274,10 +274,10 @@ def test_what_was_there_stays_where_nothing_could_be_searched(
     target = tmp_path / "there.h5"
     options = {**SEARCH, "anchors": 2}
     generate.run(GenerateConfig(workspace=own_images, output=target, **options), QUIET)
-    before = found(target)
+    before = arrays_of(target)
     records = open_dataset(own_images / "datasets" / "shapes" / "caption").split("train")
     image = records[records.row_of(int(before["query_id"][0]))].image
     config = GenerateConfig(workspace=own_images, output=target, overwrite=True, **on(nodes, 1), **options)
     with broken(image), pytest.raises(DataError, match="2 of 2 anchors failed"):
         generate.run(config, QUIET)
-    same(found(target), before)
+    same(arrays_of(target), before)

@@ -44,8 +44,8 @@ def evaluated(workspace: Path, place: Path, **options: Any) -> Callable[[], Any]
 
 
 def generated(workspace: Path, place: Path, **options: Any) -> GenerateConfig:
-    given = {"model": "tiny-idefics", "device": "cpu", "anchors": 3, "candidates": 4, "beam_size": 1, "shots": 1}
-    return GenerateConfig(workspace=workspace, model_path=str(place), anchors_at_once=1, **{**given, **options})
+    values = {"model": "tiny-idefics", "device": "cpu", "anchors": 3, "candidates": 4, "beam_size": 1, "shots": 1}
+    return GenerateConfig(workspace=workspace, model_path=str(place), anchors_at_once=1, **{**values, **options})
 
 
 def test_an_evaluation_is_not_up_to_date(workspace: Path, place: Path) -> None:
@@ -98,8 +98,8 @@ def test_sequences_are_not_gone_on_with_nor_up_to_date(workspace: Path, place: P
 
 def test_a_training_is_not_up_to_date(workspace: Path, place: Path) -> None:
     options = {"shots": 1, "examples": 4, "dev_size": 2}
-    given: dict[str, Any] = {"learner": "icv-pca", "model": "tiny-idefics", "device": "cpu", "options": options}
-    chosen = TrainConfig(workspace=workspace, model_path=str(place), **given)
+    values: dict[str, Any] = {"learner": "icv-pca", "model": "tiny-idefics", "device": "cpu", "options": options}
+    chosen = TrainConfig(workspace=workspace, model_path=str(place), **values)
     train.run(chosen, QUIET)
     assert any("up to date" in line for line in train.run(chosen, QUIET).lines())
     train_on(place)

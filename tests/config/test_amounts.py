@@ -25,10 +25,10 @@ def test_sizes(count: object, unit: str) -> None:
 def test_anything_else_is_refused_by_its_name(text: str) -> None:
     for parse in (parse_age, parse_size):
         try:
-            told = repr(text) if parse(text) >= 0 else ""
+            message = repr(text) if parse(text) >= 0 else ""
         except ValueError as error:
-            told = str(error)
-        assert repr(text) in told
+            message = str(error)
+        assert repr(text) in message
 
 
 @pytest.mark.parametrize(

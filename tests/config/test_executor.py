@@ -15,7 +15,7 @@ from icltool.config.executor import ExecutorConfig
 
 
 @pytest.mark.parametrize(
-    ("given", "name", "options"),
+    ("values", "name", "options"),
     [
         ({}, "local", {}),
         ({"executor": "local"}, "local", {}),
@@ -25,14 +25,14 @@ from icltool.config.executor import ExecutorConfig
         ({"executor": "mine", "cpus_per_worker": 2}, "mine", {"cpus_per_worker": 2}),
     ],
 )
-def test_the_options_say_which_executor(given: dict[str, Any], name: str, options: dict[str, Any]) -> None:
-    config = ExecutorConfig(**given)
+def test_the_options_say_which_executor(values: dict[str, Any], name: str, options: dict[str, Any]) -> None:
+    config = ExecutorConfig(**values)
     assert config.executor_name == name
     assert config.executor_options() == options
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [
         {"devices": (0,), "address": "auto"},
         {"executor": "local", "workers": 2},
@@ -43,9 +43,9 @@ def test_the_options_say_which_executor(given: dict[str, Any], name: str, option
         {"devices": (-1,)},
     ],
 )
-def test_what_does_not_go_together_is_refused(given: dict[str, Any]) -> None:
+def test_what_does_not_go_together_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        ExecutorConfig(**given)
+        ExecutorConfig(**options)
 
 
 def test_they_decide_no_content() -> None:

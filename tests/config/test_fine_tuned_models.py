@@ -24,34 +24,34 @@ def test_a_checkpoint_folder_its_name_in_the_workspace_and_an_exported_folder(tm
     exported = tmp_path / "mine"
     exported.mkdir()
     (exported / "icltool.json").write_text(json.dumps({"model": "ofa-tiny"}), encoding="utf-8")
-    for given, name, folder in (
+    for value, name, folder in (
         (str(checkpoint), "tiny-blip2", checkpoint),
         (checkpoint.name, "tiny-blip2", checkpoint),
         (str(exported), "ofa-tiny", exported),
     ):
-        config = EvaluateConfig(workspace=tmp_path / "icl", model=given)
+        config = EvaluateConfig(workspace=tmp_path / "icl", model=value)
         assert (config.model, config.model_path) == (name, str(folder))
         assert config.model_options()["path"] == str(folder)
 
 
 def test_other_names_stay_as_they_are(tmp_path: Path) -> None:
-    for given in ("tiny-idefics", ""):
-        config = EvaluateConfig(workspace=tmp_path, model=given)
-        assert (config.model, config.model_path) == (given, None)
+    for value in ("tiny-idefics", ""):
+        config = EvaluateConfig(workspace=tmp_path, model=value)
+        assert (config.model, config.model_path) == (value, None)
 
 
 def test_other_paths_are_refused_in_one_line(tmp_path: Path) -> None:
     selector = trained(tmp_path / "checkpoints" / "live-shapes-caption", fine_tuned=False)
     archive = tmp_path / "model.tar.gz"
     archive.write_bytes(b"")
-    for given, fault in (
+    for value, fault in (
         (selector, "does not contain a fine-tuned model"),
         (tmp_path / "none", "does not exist"),
         (archive, "unpack it"),
         (selector / "training.json", "name the folder"),
     ):
         with pytest.raises(ConfigError, match=fault):
-            resolve("evaluate", EvaluateConfig, {"workspace": tmp_path, "model": str(given)})
+            resolve("evaluate", EvaluateConfig, {"workspace": tmp_path, "model": str(value)})
 
 
 def test_a_path_beside_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:

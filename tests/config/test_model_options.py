@@ -13,40 +13,40 @@ from icltool.config.model import ModelConfig
 def test_only_what_was_asked_for_reaches_the_model() -> None:
     """A plugin's adapter need not know every option."""
     assert ModelConfig().model_options() == {}
-    asked = ModelConfig(
+    options = ModelConfig(
         model_path="x/y", device_map="balanced", quantization="4bit", attention="eager", prompt_style="flat",
         prompt_template="live",
     )  # fmt: skip
-    assert asked.model_options() == {
+    assert options.model_options() == {
         "path": "x/y", "device_map": "balanced", "quantization": "4bit",
         "attention": "eager", "style": "flat", "template": "live",
     }  # fmt: skip
     assert ModelConfig(device="cpu", dtype="float32").model_options() == {"device": "cpu", "dtype": "float32"}
 
 
-@pytest.mark.parametrize(("given", "size"), [(8, 8), ("8", 8), ("auto", "auto")])
-def test_batch_sizes(given: object, size: object) -> None:
-    assert ModelConfig(batch_size=given).batch_size == size  # type: ignore[arg-type]
+@pytest.mark.parametrize(("value", "size"), [(8, 8), ("8", 8), ("auto", "auto")])
+def test_batch_sizes(value: object, size: object) -> None:
+    assert ModelConfig(batch_size=value).batch_size == size  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("given", [0, -1, "many", 2.5, True, "0", None])
-def test_wrong_batch_sizes_are_told_in_one_line(given: object) -> None:
+@pytest.mark.parametrize("value", [0, -1, "many", 2.5, True, "0", None])
+def test_wrong_batch_sizes_are_told_in_one_line(value: object) -> None:
     with pytest.raises(ValidationError) as caught:
-        ModelConfig(batch_size=given)  # type: ignore[arg-type]
+        ModelConfig(batch_size=value)  # type: ignore[arg-type]
     errors = caught.value.errors()
     assert len(errors) == 1
     assert "must be a positive integer or auto" in errors[0]["msg"]
 
 
-@pytest.mark.parametrize(("given", "workers"), [(0, 0), ("3", 3), ("auto", "auto")])
-def test_image_workers(given: object, workers: object) -> None:
-    assert ModelConfig(image_workers=given).image_workers == workers  # type: ignore[arg-type]
+@pytest.mark.parametrize(("value", "workers"), [(0, 0), ("3", 3), ("auto", "auto")])
+def test_image_workers(value: object, workers: object) -> None:
+    assert ModelConfig(image_workers=value).image_workers == workers  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("given", [-1, "some", True, None])
-def test_wrong_numbers_of_image_workers_are_told_in_one_line(given: object) -> None:
+@pytest.mark.parametrize("value", [-1, "some", True, None])
+def test_wrong_numbers_of_image_workers_are_told_in_one_line(value: object) -> None:
     with pytest.raises(ValidationError, match="must be a non-negative integer or auto") as caught:
-        ModelConfig(image_workers=given)  # type: ignore[arg-type]
+        ModelConfig(image_workers=value)  # type: ignore[arg-type]
     assert len(caught.value.errors()) == 1
 
 

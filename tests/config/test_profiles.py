@@ -45,8 +45,8 @@ def test_every_shipped_profile_gives_every_stage_its_options(path: Path, stage: 
     required = {"what": "results"} if stage == "export" else {}
     config = resolve(stage, model, required, profile=str(path))
     for key, value in profile.values(stage, model).items():
-        found = getattr(config, key)
-        assert (list(found) if isinstance(found, tuple) else found) == value
+        setting = getattr(config, key)
+        assert (list(setting) if isinstance(setting, tuple) else setting) == value
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

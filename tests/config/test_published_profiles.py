@@ -12,7 +12,7 @@ from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.learners.live.options import LiveOptions
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from icltool.execution.progress import for_terminal
 from icltool.plugin.commands import command_module, stage_model
 from tests.suites import apart
@@ -87,10 +87,10 @@ def test_every_figure_names_its_source(name: str) -> None:
     text = PROFILES[name].path.read_text(encoding="utf-8")
     trained = name.startswith(("live-", "captioner-"))
     for table in ("generate", "evaluate", *(("train.options", "train.trainer") if trained else ())):
-        _, found, rest = text.partition(f"[{table}]\n")
-        options = [line for line in rest.partition("\n[")[0].splitlines() if "=" in line] if found else []
-        told = (*SOURCES, "specification", "as for COCO") if name in CAPTIONERS else SOURCES
-        sourced = [line for line in options if any(word in line.partition("#")[2] for word in told)]
+        _, separator, rest = text.partition(f"[{table}]\n")
+        options = [line for line in rest.partition("\n[")[0].splitlines() if "=" in line] if separator else []
+        sources = (*SOURCES, "specification", "as for COCO") if name in CAPTIONERS else SOURCES
+        sourced = [line for line in options if any(word in line.partition("#")[2] for word in sources)]
         assert len(sourced) >= len(options) - 2
 
 
@@ -130,7 +130,7 @@ def test_live_is_trained_as_published(dataset: str, model: str) -> None:
     }
     assert config.options == expected
     assert config.trainer == {"devices": 4, "strategy": "ddp"}
-    resolved = made("live", LiveOptions, {**config.options, "trainer": config.trainer})
+    resolved = options_from("live", LiveOptions, {**config.options, "trainer": config.trainer})
     assert (resolved.temperature_schedule, resolved.init_std, resolved.teacher_draws) == ("fixed", 0.01, None)
 
 
@@ -171,7 +171,7 @@ def test_blip2_is_fine_tuned_as_published(name: str, own: dict[str, Any]) -> Non
     assert config.dtype == "float16"
     eight = {"devices": 8, "strategy": "ddp"}
     assert config.trainer == (eight if "coco" in name else {"devices": 1})
-    options = made("captioner", CaptionerOptions, config.options)
+    options = options_from("captioner", CaptionerOptions, config.options)
     expected = {
         **{"epochs": 5, "lr": 1e-5, "schedule": "blip2", "warmup_lr": 1e-8, "warmup_steps": 1000, "min_lr": 0.0},
         **{"betas": (0.9, 0.999), "weight_decay": 0.05, "layer_decay": 1.0, "clip": 0.0, "accumulate": 1},
@@ -193,7 +193,7 @@ def test_styles_are_learned_as_published(name: str) -> None:
     """Defaults of the published code, and its five metrics."""
     config = _resolved("train", name)
     scst = name.endswith("-scst")
-    options = made("captioner", CaptionerOptions, config.options)
+    options = options_from("captioner", CaptionerOptions, config.options)
     expected = {
         **{"epochs": 3, "batch_size": 4, "lr": 5e-5, "min_lr": 1e-7, "schedule": "polynomial", "warmup": 0.01},
         **{"weight_decay": 0.001, "image_size": 224, "shorter": 256, "crop": "random", "max_target_tokens": 16},
@@ -212,7 +212,7 @@ def test_styles_are_learned_as_published(name: str) -> None:
 def test_live_on_the_embedded_world_takes_either_task(task: str) -> None:
     config = resolve("train", stage_model("train"), {"task": task}, profile=str(PROFILES["live-shapes"].path))
     assert (config.dataset, config.task, config.model) == ("shapes", task, "tiny-idefics")
-    made("live", LiveOptions, config.options)
+    options_from("live", LiveOptions, config.options)
 
 
 def _resolved(stage: str, name: str) -> Any:
@@ -241,9 +241,9 @@ def test_it_runs_from_end_to_end(name: str, world: Path) -> None:
         report = command_module(stage, "run").run(config, for_terminal(quiet=True))
         _check_kept(stage, profile, config)
         if stage == "train" and "pointer" in profile.tables["evaluate"]["methods"]:
-            given = {**_replaced(stage, profile, world), "learner": "pointer"}
-            given["options"] = {**given["options"], "variant": "query_img_icd_img_text"}
-            pointer = resolve(stage, stage_model(stage), given, profile=str(profile.path))
+            options = {**_replaced(stage, profile, world), "learner": "pointer"}
+            options["options"] = {**options["options"], "variant": "query_img_icd_img_text"}
+            pointer = resolve(stage, stage_model(stage), options, profile=str(profile.path))
             command_module(stage, "run").run(pointer, for_terminal(quiet=True))
     evaluate = profile.tables["evaluate"]
     rows = report.rows()
@@ -281,8 +281,8 @@ def _check_kept(stage: str, profile: Profile, config: Any) -> None:
     """What was not replaced is what the profile says, and what the stage was given."""
     replaced = _replaced(stage, profile, Path())
     for key, value in profile.values(stage, stage_model(stage)).items():
-        found = getattr(config, key)
+        setting = getattr(config, key)
         if isinstance(value, dict):
-            assert {k: v for k, v in found.items() if k not in replaced.get(key, {})}.items() <= value.items()
+            assert {k: v for k, v in setting.items() if k not in replaced.get(key, {})}.items() <= value.items()
         elif key not in replaced:
-            assert (list(found) if isinstance(found, tuple) else found) == value
+            assert (list(setting) if isinstance(setting, tuple) else setting) == value

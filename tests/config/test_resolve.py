@@ -14,21 +14,21 @@ from icltool.errors import ConfigError
 PLACES = ("environment", "profile", "set", "flag")
 
 
-@pytest.mark.parametrize("given", [c for n in range(5) for c in itertools.combinations(PLACES, n)], ids="+".join)
-def test_the_later_place_wins(given: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arguments", [c for n in range(5) for c in itertools.combinations(PLACES, n)], ids="+".join)
+def test_the_later_place_wins(arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ICLTOOL_WORKSPACE", raising=False)
     profile = tmp_path / "p.toml"
     profile.write_text("[common]\nworkspace = 'profile'\n")
-    if "environment" in given:
+    if "environment" in arguments:
         monkeypatch.setenv("ICLTOOL_WORKSPACE", "environment")
     config = resolve(
         "generate",
         GenerateConfig,
-        {"workspace": "flag"} if "flag" in given else {"workspace": None},
-        str(profile) if "profile" in given else None,
-        ["workspace=set"] if "set" in given else [],
+        {"workspace": "flag"} if "flag" in arguments else {"workspace": None},
+        str(profile) if "profile" in arguments else None,
+        ["workspace=set"] if "set" in arguments else [],
     )
-    assert config.workspace == Path(given[-1] if given else "icl-workspace")
+    assert config.workspace == Path(arguments[-1] if arguments else "icl-workspace")
 
 
 def test_a_stage_s_own_table_wins_over_common(tmp_path: Path) -> None:

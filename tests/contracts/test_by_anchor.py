@@ -47,9 +47,9 @@ def training_sets(draw: st.DrawFn) -> TrainingSet:
 
 @given(training_sets())
 def test_it_is_what_loops_give(data: TrainingSet) -> None:
-    told = data.by_anchor()
+    expected = data.by_anchor()
     anchors = sorted(set(data.query_rows.tolist()))
-    assert told.anchor_rows.tolist() == anchors
+    assert expected.anchor_rows.tolist() == anchors
     widest = 0
     for place, anchor in enumerate(anchors):
         own = sorted(np.flatnonzero(data.query_rows == anchor).tolist(), key=lambda row: -data.scores[row])
@@ -58,31 +58,31 @@ def test_it_is_what_loops_give(data: TrainingSet) -> None:
             pool = data.candidate_rows[own[0]].tolist()
             sets += [[row] for row in pool if row >= 0 and [row] not in sets]
         widest = max(widest, len(sets))
-        filling = told.sets.shape[1] - len(sets)
-        assert told.sets[place].tolist() == [*sets, *[[-1] * data.icd_rows.shape[1]] * filling]
-        lacking = [math.nan] * (told.sets.shape[1] - len(own))
-        tables = [(told.scores, data.scores)]
+        filling = expected.sets.shape[1] - len(sets)
+        assert expected.sets[place].tolist() == [*sets, *[[-1] * data.icd_rows.shape[1]] * filling]
+        lacking = [math.nan] * (expected.sets.shape[1] - len(own))
+        tables = [(expected.scores, data.scores)]
         if data.figures is not None:
-            tables += [(told.values, data.figures.values), (told.log_probs, data.figures.log_probs)]
-            assert told.base_values[place] == -anchor
-            assert told.base_log_probs[place] == -2 * anchor
+            tables += [(expected.values, data.figures.values), (expected.log_probs, data.figures.log_probs)]
+            assert expected.base_values[place] == -anchor
+            assert expected.base_log_probs[place] == -2 * anchor
         else:
             for column in (
-                told.values[place],
-                told.log_probs[place],
-                told.base_values[place],
-                told.base_log_probs[place],
+                expected.values[place],
+                expected.log_probs[place],
+                expected.base_values[place],
+                expected.base_log_probs[place],
             ):
                 assert np.isnan(column).all()
         for table, column in tables:
             np.testing.assert_array_equal(table[place], [*column[own].tolist(), *lacking])
-    assert told.sets.shape == (len(anchors), widest, data.icd_rows.shape[1])
+    assert expected.sets.shape == (len(anchors), widest, data.icd_rows.shape[1])
 
 
 def test_candidates_are_those_of_one_shot() -> None:
-    told = make_training_set(shots=1).by_anchor()
-    assert told.candidate_rows.shape[1] == 12
-    assert (told.candidate_rows >= 0).all()
-    assert (np.isnan(told.scores).sum(axis=1) > 0).any()
+    anchors = make_training_set(shots=1).by_anchor()
+    assert anchors.candidate_rows.shape[1] == 12
+    assert (anchors.candidate_rows >= 0).all()
+    assert (np.isnan(anchors.scores).sum(axis=1) > 0).any()
     with pytest.raises(ValueError, match="these have 2 shots"):
         make_training_set(shots=2).by_anchor().candidate_rows  # noqa: B018

@@ -113,5 +113,5 @@ def test_floats_are_greys(tmp_path: Path) -> None:
     levels = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     for scale in (1, 255):
         Image.fromarray(levels * scale).save(tmp_path / "f.tif")
-        found = np.asarray(read_image(str(tmp_path / "f.tif")))
-        assert found[..., 0].tolist() == (levels * 255).round().astype(int).tolist()
+        image = np.asarray(read_image(str(tmp_path / "f.tif")))
+        assert image[..., 0].tolist() == (levels * 255).round().astype(int).tolist()

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model, field_vali
 
 from icltool.config.base import StageConfig
 from icltool.contracts import Options
-from icltool.contracts.options import Option, build, made, options_of
+from icltool.contracts.options import Option, build, options_from, options_of
 from icltool.errors import ConfigError
 
 
@@ -56,14 +56,14 @@ class Plain:
 
 
 def kitchen(**values: object) -> KitchenOptions:
-    return made("kitchen 'big'", KitchenOptions, {"file": "soup.txt", **values})
+    return options_from("kitchen 'big'", KitchenOptions, {"file": "soup.txt", **values})
 
 
 def test_texts_are_read_as_what_they_spell() -> None:
-    found = kitchen(cooks="3", salt="0.25", open="true", title=7)
-    assert (found.file, found.cooks, found.salt, found.open, found.title) == (Path("soup.txt"), 3, 0.25, True, "7")
+    result = kitchen(cooks="3", salt="0.25", open="true", title=7)
+    assert (result.file, result.cooks, result.salt, result.open, result.title) == (Path("soup.txt"), 3, 0.25, True, "7")
     with pytest.raises(ValidationError, match="frozen"):
-        found.cooks = 4
+        result.cooks = 4
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,8 @@ def test_a_template_that_it_does_not_know_is_asked_as_a_completion(tmp_path: Pat
     ],
 )
 def test_whether_its_text_is_what_is_to_be_written(fields: tuple[str, ...], answers: str, own: bool) -> None:
-    made = Task.model_validate({"name": "t", "fields": fields, "answers": answers, "metrics": ["cider"]})
-    assert made.own_text is own
+    task = Task.model_validate({"name": "t", "fields": fields, "answers": answers, "metrics": ["cider"]})
+    assert task.own_text is own
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,15 @@ class HashedModel:
         self.batches: list[list[tuple[int, int]]] = []
 
     def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
-        found = []
+        tokens = []
         for prompt in prompts:
             text = prompt.text + (prompt.target if with_target else "")
             images = iter(prompt.images)
             units: list[Hashable] = [("#", next(images)) if c == "#" else c for c in text]
             start = max(0, prompt.text.rfind("#"))
             ids = tuple(ord(c) for c in text)
-            found.append(PromptTokens(ids, tuple(units), len(prompt.text), start, prompt.images))
-        return found
+            tokens.append(PromptTokens(ids, tuple(units), len(prompt.text), start, prompt.images))
+        return tokens
 
     def extend_prefix(
         self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
@@ -40,12 +40,12 @@ class HashedModel:
         rows = [self._continued(span, self._before(past, row, span.start)) for row, span in enumerate(spans)]
         longest = max(len(row) for row in rows)
         keys = torch.tensor([row + [-1] * (longest - len(row)) for row in rows], dtype=torch.float)[:, None, :, None]
-        kept = [(keys + layer, 2 * keys + layer) for layer in range(LAYERS)] if keep else None
+        states = [(keys + layer, 2 * keys + layer) for layer in range(LAYERS)] if keep else None
         sums = [
             -sum(h % 97 for p, h in enumerate(row, span.start) if span.tokens.target_start - 1 <= p < span.end)
             for row, span in zip(rows, spans, strict=True)
         ]
-        return PrefixExtension(torch.tensor(sums, dtype=torch.float64), kept)
+        return PrefixExtension(torch.tensor(sums, dtype=torch.float64), states)
 
     def generate_from_prefix(
         self, prompts: Sequence[PromptTokens], past: KeysValues, options: GenerationOptions, features: Any
@@ -58,12 +58,12 @@ class HashedModel:
 
     def score(self, prompts: Sequence[Prompt], batch_size: int = 1, features: Any = None) -> list[TargetScore]:
         """Every prompt computed whole."""
-        found = []
+        scores = []
         for tokens in self.prompt_tokens(prompts, True):
             keys = self._continued(Span(tokens, 0, len(tokens.ids) - 1), [])
             log_prob = -sum(h % 97 for h in keys[tokens.target_start - 1 :])
-            found.append(TargetScore(float(log_prob), len(tokens.ids) - tokens.target_start))
-        return found
+            scores.append(TargetScore(float(log_prob), len(tokens.ids) - tokens.target_start))
+        return scores
 
     def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         tokens = self.prompt_tokens(prompts, False)
@@ -84,12 +84,12 @@ class HashedModel:
         if not count:
             return []
         assert past is not None
-        told = set()
+        tokens_of_layers = set()
         for layer, (keys, values) in enumerate(past):
             assert torch.equal(2 * keys[row, 0, -count:, 0] - layer, values[row, 0, -count:, 0])
-            told.add(tuple((keys[row, 0, -count:, 0] - layer).int().tolist()))
-        (found,) = told
-        return list(found)
+            tokens_of_layers.add(tuple((keys[row, 0, -count:, 0] - layer).int().tolist()))
+        (tokens,) = tokens_of_layers
+        return list(tokens)
 
 
 class ForgetfulMemory(HashedModel):

@@ -62,9 +62,9 @@ def main() -> None:
         pipeline.expect(map(str, range(10**4)))
         for number in range(10**4):
             pipeline.take(str(number))
-            found = [] if pipeline._pool is None else pipeline._pool.processes
-            if len(found) == 2 and (pipeline.from_workers > 20 or not wait) and not file.exists():
-                file.with_suffix(".new").write_text(" ".join(map(str, found)))
+            processes = [] if pipeline._pool is None else pipeline._pool.processes
+            if len(processes) == 2 and (pipeline.from_workers > 20 or not wait) and not file.exists():
+                file.with_suffix(".new").write_text(" ".join(map(str, processes)))
                 file.with_suffix(".new").rename(file)
     except KeyboardInterrupt:
         pipeline.close()

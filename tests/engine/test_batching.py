@@ -120,7 +120,7 @@ def test_spans_of_like_lengths_share_a_batch(lengths: list[int], size: int) -> N
     spans = [Span(PromptTokens(tuple(range(n + 1)), tuple(range(n + 1)), n, 0, ()), 0, n) for n in lengths]
     batches: list[list[int]] = []
 
-    def compute(part: list[Span], asked: int) -> list[int]:
+    def compute(part: list[Span], batch_size: int) -> list[int]:
         batches.append([s.end - s.start for s in part])
         return [s.end for s in part]
 
@@ -137,14 +137,14 @@ def test_auto_begins_each_group_alike() -> None:
     machine, batches = Machine(10**9), Batches("auto", largest=16)
     parts = []
     for _ in range(2):
-        batches.start_anew()
+        batches.reset()
         machine.parts.clear()
         batches.run(prompts([1] * 60), machine)
         parts.append(list(machine.parts))
     assert parts[0] == parts[1]
     assert batches.size == 16
     fixed = Batches(8)
-    fixed.start_anew()
+    fixed.reset()
     assert fixed.size == 8
 
 
@@ -152,7 +152,7 @@ def test_a_size_that_did_not_fit_is_not_tried_again() -> None:
     machine, batches = Machine(60), Batches("auto", largest=64)
     batches.run(prompts([10] * 40), machine)
     first = batches.notes
-    batches.start_anew()
+    batches.reset()
     machine.parts.clear()
     batches.run(prompts([10] * 40), machine)
     assert batches.notes == first

@@ -77,22 +77,22 @@ def test_equals_the_plain_search(
 ) -> None:
     options = SearchOptions(shots, beam_size, order, score)  # type: ignore[arg-type]
     scorer, candidates = TableScorer(seed, levels), list(range(10, 10 + pool))
-    found = search(scorer, options, candidates)
+    result = search(scorer, options, candidates)
     expected = plain_search(scorer, options, candidates)
-    assert [tuple(row) for row in found.icd_ids.tolist()] == expected
-    assert found.base_value == scorer.value(())
-    np.testing.assert_allclose(found.values, [scorer.value(ids) for ids in expected])
-    np.testing.assert_allclose(found.step_scores.sum(axis=1), found.values - found.base_value, atol=1e-12)
-    gain = found.step_scores[:, -1] if score == "increment" else found.values - found.base_value
-    np.testing.assert_allclose(found.scores, gain)
+    assert [tuple(row) for row in result.icd_ids.tolist()] == expected
+    assert result.base_value == scorer.value(())
+    np.testing.assert_allclose(result.values, [scorer.value(ids) for ids in expected])
+    np.testing.assert_allclose(result.step_scores.sum(axis=1), result.values - result.base_value, atol=1e-12)
+    gain = result.step_scores[:, -1] if score == "increment" else result.values - result.base_value
+    np.testing.assert_allclose(result.scores, gain)
 
 
 def test_a_beam_wide_enough_finds_the_best_sequence_of_all() -> None:
     scorer, candidates = TableScorer(3, 10**6), [1, 2, 3, 4, 5]
-    found = search(scorer, SearchOptions(3, 60, "left", "cumulative"), candidates)
+    result = search(scorer, SearchOptions(3, 60, "left", "cumulative"), candidates)
     best = max(permutations(candidates, 3), key=scorer.value)
-    assert tuple(found.icd_ids[0]) == best
-    assert len(found.icd_ids) == 60
+    assert tuple(result.icd_ids[0]) == best
+    assert len(result.icd_ids) == 60
 
 
 @pytest.mark.parametrize(("order", "newest"), [("left", -1), ("right", 0)])
@@ -104,9 +104,9 @@ def test_where_the_new_demonstration_stands(order: str, newest: int) -> None:
             added = ids if order == "left" else ids[::-1]
             return float(len(ids)) if list(added) == sorted(added) else 0.0
 
-    found = search(Rising(0, 1), SearchOptions(3, 1, order), [7, 8, 9])  # type: ignore[arg-type]
-    assert found.icd_ids[0].tolist() == ([7, 8, 9] if order == "left" else [9, 8, 7])
-    assert found.icd_ids[0][newest] == 9
+    result = search(Rising(0, 1), SearchOptions(3, 1, order), [7, 8, 9])  # type: ignore[arg-type]
+    assert result.icd_ids[0].tolist() == ([7, 8, 9] if order == "left" else [9, 8, 7])
+    assert result.icd_ids[0][newest] == 9
 
 
 class NoisyScorer(TableScorer):
@@ -154,9 +154,9 @@ def test_searched_together_is_searched_alone(seed: int, shots: int, pools: list[
     anchors = [(example(k), [example(c) for c in pool]) for k, pool in enumerate(pools)]
     session = Session("caption", None, GenerationOptions(5), 4)
     together, alone = QueryScorer(seed, 20), QueryScorer(seed, 20)
-    found = BeamSearch(together, session, options).search_many(anchors)
+    actual = BeamSearch(together, session, options).search_many(anchors)
     assert together.calls == 1 + shots
-    for result, (query, pool) in zip(found, anchors, strict=True):
+    for result, (query, pool) in zip(actual, anchors, strict=True):
         expected = BeamSearch(alone, session, options).search(query, pool)
         for name in ("candidates", "icd_ids", "scores", "step_scores", "values"):
             np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))

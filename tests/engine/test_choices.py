@@ -37,8 +37,8 @@ def test_equal_to_scoring_each_choice_alone() -> None:
     examples = [example(i, f"text {i}", "bad", "good", "very good indeed") for i in range(5)]
     session = InMemorySession(examples, task="classification")
     requests = [ScoringRequest(examples[i], tuple(examples[i + 1 : i + 3])) for i in range(4)]
-    found = rank_choices(session, requests)
-    for request, ranked in zip(requests, found, strict=True):
+    result = rank_choices(session, requests)
+    for request, ranked in zip(requests, result, strict=True):
         query = request.query
         for label in query.choices:
             alone = Example(query.id, "", query.image_id, query.text, label, query.references, choices=query.choices)

@@ -39,7 +39,7 @@ class Every:
     def __init__(self, step: int = 1, pool: int | None = None) -> None:
         self._step, self._pool = step, pool
 
-    def wants(self, shots: int) -> int:
+    def pool_size(self, shots: int) -> int:
         return max(shots * self._step, self._pool or 0)
 
     def retrieve(
@@ -91,18 +91,18 @@ def test_a_chain_is_its_methods_one_by_one(
         with pytest.raises(DataError):
             chosen(chain(first, *later), index, queries, shots)
         return
-    found = chosen(chain(first, *later), index, queries, shots)
+    chosen_rows = chosen(chain(first, *later), index, queries, shots)
     numbers = [shots]
     for arranger in reversed(later):
-        numbers.insert(0, arranger.wants(numbers[0]))
+        numbers.insert(0, arranger.pool_size(numbers[0]))
     for position in range(len(queries)):
         alone = queries.take(np.array([position]))
         given_rows = first.retrieve(index, alone, min(numbers[0], left[position]), 3)[0].tolist()
         for arranger, number in zip(later, numbers[1:], strict=True):
             given_rows = arranger.chosen(given_rows, min(number, len(given_rows)))
-        assert found[position].tolist() == given_rows
-        assert not np.isin(found[position], index.leaking_rows(queries, position)).any()
-        assert len(set(found[position].tolist())) == shots
+        assert chosen_rows[position].tolist() == given_rows
+        assert not np.isin(chosen_rows[position], index.leaking_rows(queries, position)).any()
+        assert len(set(chosen_rows[position].tolist())) == shots
 
 
 def test_each_is_asked_for_what_the_next_wants() -> None:
@@ -158,14 +158,14 @@ class Stubborn(Every):
 
 
 class Modest(Every):
-    def wants(self, shots: int) -> int:
+    def pool_size(self, shots: int) -> int:
         return shots - 1
 
 
 def test_answers_against_the_contract_name_the_method() -> None:
     with pytest.raises(PluginError, match=r"'part-1' chose example .* not among the rows that it was given"):
         chosen(chain(Drawn(), Stubborn()), INDEX, QUERIES, 2)
-    with pytest.raises(PluginError, match="'part-1' wants 1 rows to choose 2 from"):
+    with pytest.raises(PluginError, match=r"'part-1': pool_size\(2\) must be at least 2, got 1"):
         chosen(chain(Drawn(), Modest()), INDEX, QUERIES, 2)
     with pytest.raises(ConfigError, match="second place"):
         chosen(chain(Every()), INDEX, QUERIES, 2)

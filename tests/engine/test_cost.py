@@ -38,13 +38,13 @@ class CountingScorer:
     tie_tolerance = 0.0
 
     def __init__(self) -> None:
-        self.asked: dict[int, int] = {}
+        self.prompts: dict[int, int] = {}
         self.now = 0.0
 
     def evaluate(self, session: ScoringSession, requests: Sequence[ScoringRequest]) -> Valuation:
         for request in requests:
             shots = len(request.demonstrations)
-            self.asked[shots] = self.asked.get(shots, 0) + 1
+            self.prompts[shots] = self.prompts.get(shots, 0) + 1
             self.now += shots + 1
         values = [np.sin(sum((k + 1) * d.id for k, d in enumerate(r.demonstrations))) for r in requests]
         return Valuation(np.array(values))
@@ -57,7 +57,7 @@ def test_counts_are_those_of_the_search(shots: int, beam_size: int, more: int, o
     options = SearchOptions(shots, beam_size, order)  # type: ignore[arg-type]
     session = Session("caption", None, GenerationOptions(5), 4)
     BeamSearch(scorer, session, options).search(example(0), [example(c + 1) for c in range(candidates)])
-    assert [scorer.asked[k] for k in range(shots + 1)] == prompts_by_step(options, candidates)
+    assert [scorer.prompts[k] for k in range(shots + 1)] == prompts_by_step(options, candidates)
 
 
 def test_the_published_size_is_the_published_number() -> None:

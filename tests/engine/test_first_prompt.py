@@ -50,13 +50,15 @@ def _other_tokens(folder: Path) -> None:
     file.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(("spoil", "told"), [(_larger_images, "64*64"), (_other_tokens, "Error")])
-def test_files_that_do_not_fit_one_another_are_one_line(folder: Path, spoil: Callable[[Path], None], told: str) -> None:
+@pytest.mark.parametrize(("spoil", "message"), [(_larger_images, "64*64"), (_other_tokens, "Error")])
+def test_files_that_do_not_fit_one_another_are_one_line(
+    folder: Path, spoil: Callable[[Path], None], message: str
+) -> None:
     spoil(folder)
     with pytest.raises(ConfigError) as error:
         opened(folder)
     assert error.value.message.startswith(f"model idefics-9b, loaded from {folder}, cannot read its first prompt: ")
-    assert told in error.value.message
+    assert message in error.value.message
     assert "\n" not in error.value.message
 
 
@@ -77,29 +79,29 @@ def test_what_is_wrong_with_the_machine_stays_as_it_is(error: Exception) -> None
 
 
 def test_a_model_that_refuses_images_is_asked_without(tmp_path: Path) -> None:
-    asked: list[str] = []
+    prompts: list[str] = []
 
     class TextAlone(HashModel):
         def prompt(self, task: str, demonstrations: Any, query: Example) -> Prompt:
-            asked.append(query.image)
+            prompts.append(query.image)
             if query.image:
                 raise DataError("reads text only", "")
             return super().prompt(task, demonstrations, query)
 
     check_first_prompt(TextAlone(), "mine", "/weights", "caption")
-    assert len(asked) == 2
-    assert asked[1] == ""
+    assert len(prompts) == 2
+    assert prompts[1] == ""
     check_first_prompt(Raising(DataError("nothing at all", "")), "mine", "/weights", "caption")
 
 
 def test_the_prompt_is_one_of_the_task(tmp_path: Path) -> None:
-    asked: list[Example] = []
+    queries: list[Example] = []
 
     class Noting(HashModel):
         def prompt(self, task: str, demonstrations: Any, query: Example) -> Prompt:
-            asked.append(query)
+            queries.append(query)
             return super().prompt(task, demonstrations, query)
 
     check_first_prompt(Noting(), "mine", "/weights", "caption")
-    assert asked[0].image
-    assert not Path(asked[0].image).exists(), "nothing is left"
+    assert queries[0].image
+    assert not Path(queries[0].image).exists(), "nothing is left"

@@ -24,7 +24,7 @@ class Captioner:
 
 
 @pytest.mark.parametrize(
-    ("model", "task", "given", "expected"),
+    ("model", "task", "options", "expected"),
     [
         (Plain(), "caption", {}, GenerationOptions(20)),
         (Plain(), "vqa", {"num_beams": 1}, GenerationOptions(5, 1)),
@@ -35,6 +35,6 @@ class Captioner:
     ],
 )
 def test_the_user_comes_before_the_model_and_the_model_before_the_task(
-    model: Any, task: str, given: dict[str, Any], expected: GenerationOptions
+    model: Any, task: str, options: dict[str, Any], expected: GenerationOptions
 ) -> None:
-    assert generation_options(given, task_named(task), model) == expected
+    assert generation_options(options, task_named(task), model) == expected

@@ -37,8 +37,8 @@ def test_every_request_is_answered_rightly_within_the_limit(requests: list[list[
     model = CountingModel()
     cache = ImageFeatureCache(model, room * BYTES)
     for request in requests:
-        found = cache.features([str(i) for i in request])
-        assert {path: float(f[0]) for path, f in found.items()} == {str(i): float(i) for i in request}
+        result = cache.features([str(i) for i in request])
+        assert {path: float(f[0]) for path, f in result.items()} == {str(i): float(i) for i in request}
         assert cache._bytes == len(cache._cached) * BYTES <= room * BYTES
     assert cache.encoded == len(model.encoded)
     assert cache.hits + cache.encoded == sum(len(set(r)) for r in requests)
@@ -95,8 +95,8 @@ def check(cache: ImageFeatureCache, paths: Sequence[str]) -> None:
     assert {path: float(f[0]) for path, f in cache.features(paths).items()} == {path: float(path) for path in paths}
 
 
-def numbers(*found: range) -> list[str]:
-    return [str(i) for part in found for i in part]
+def numbers(*indices: range) -> list[str]:
+    return [str(i) for part in indices for i in part]
 
 
 def test_a_model_that_prepares_images_is_given_prepared_ones() -> None:

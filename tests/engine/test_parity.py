@@ -136,8 +136,8 @@ def test_caches_that_change_what_the_model_says_are_switched_off(
     assert note.startswith(f"transformers 5.99.0 (tested: 5.17.0 to 5.24.0): {fault}")
     assert note.endswith("; caches are switched off, so that this runs more slowly, with the right values")
     assert (session.cache, session.tokens_computed) == (None, None)
-    found = [score.log_prob for score in session.target_scores(requests)]
-    assert found == pytest.approx([score.log_prob for score in scores], abs=2e-5)
+    log_probs = [score.log_prob for score in session.target_scores(requests)]
+    assert log_probs == pytest.approx([score.log_prob for score in scores], abs=2e-5)
     assert session.answers(requests) == answers
 
 
@@ -147,7 +147,7 @@ def test_half_precision_has_its_own_tolerance(resampled_folder: Path, unknown_re
 
 
 @pytest.mark.parametrize(
-    ("versions", "found"),
+    ("versions", "by_name"),
     [
         ({"transformers": "5.17.0", "torch": "2.11.0+cu128"}, {}),
         ({"transformers": "5.24.0", "torch": "2.14.1"}, {}),
@@ -157,8 +157,8 @@ def test_half_precision_has_its_own_tolerance(resampled_folder: Path, unknown_re
         ({"torch": "2.12.0rc1"}, {}),
     ],
 )
-def test_the_range_of_releases(versions: dict[str, str], found: dict[str, str]) -> None:
-    assert releases.untested(versions) == found
+def test_the_range_of_releases(versions: dict[str, str], by_name: dict[str, str]) -> None:
+    assert releases.untested(versions) == by_name
 
 
 @pytest.mark.parametrize(("half", "tolerated"), [(False, 1e-3 + 1e-4 * 20), (True, 0.1 + 2e-2 * 20)])

@@ -64,11 +64,11 @@ def test_memory_that_runs_out_leaves_the_engine_right(
     calls: Any, failing: frozenset[int], no_tables: frozenset[int], slots: int
 ) -> None:
     """In forward passes now and then, when the pool's tables are made, and when several prompts' keys are written."""
-    made, real, written = [], kv_pool.KeyValuePool._table, kv_pool.KeyValuePool.write
+    tables, real, written = [], kv_pool.KeyValuePool._table, kv_pool.KeyValuePool.write
 
     def table(self: kv_pool.KeyValuePool, like: torch.Tensor) -> torch.Tensor:
-        made.append(1)
-        if len(made) in no_tables:
+        tables.append(1)
+        if len(tables) in no_tables:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, like)
 

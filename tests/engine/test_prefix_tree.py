@@ -18,14 +18,14 @@ class Dictionary:
         self.round = 0
 
     def find(self, units: tuple[str, ...], limit: int) -> list[int]:
-        found = []
+        results = []
         for end in range(1, min(limit, len(units)) + 1):
             if units[:end] not in self.stored:
                 break
             slot = self.stored[units[:end]][0]
             self.stored[units[:end]] = (slot, self.round)
-            found.append(slot)
-        return found
+            results.append(slot)
+        return results
 
     def oldest(self, count: int) -> list[int]:
         idle = [(used, -len(path), path) for path, (_, used) in self.stored.items() if used < self.round]
@@ -59,13 +59,13 @@ def _drop_oldest(tree: PrefixTree, plain: Dictionary, count: int) -> None:
     """Tokens of the same age and depth may go in any order: the dictionary drops what the tree did."""
     before = dict(plain.stored)
     path_of = {slot: path for path, (slot, _) in before.items()}
-    freed, wanted = tree.oldest(count), plain.oldest(count)
+    freed, expected = tree.oldest(count), plain.oldest(count)
 
     def ages(slots: list[int]) -> list[tuple[int, int]]:
         return [(before[path_of[slot]][1], -len(path_of[slot])) for slot in slots]
 
-    assert ages(freed) == ages(wanted)
-    plain.stored = {path: kept for path, kept in before.items() if kept[0] not in freed}
+    assert ages(freed) == ages(expected)
+    plain.stored = {path: value for path, value in before.items() if value[0] not in freed}
 
 
 @given(st.lists(UNITS, max_size=8), st.data())

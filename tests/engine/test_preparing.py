@@ -23,9 +23,9 @@ from tests.processes import PATIENCE, Child, is_running, until
 
 def take(pipeline: ImagePipeline, number: int) -> int:
     """Takes the image, which must be the right one; the process that prepared it."""
-    found = pipeline.take(str(number))
-    assert found["pixels"].tolist() == [number] * 3
-    return int(found["process"])
+    prepared = pipeline.take(str(number))
+    assert prepared["pixels"].tolist() == [number] * 3
+    return int(prepared["process"])
 
 
 def ready(pipeline: ImagePipeline) -> None:
@@ -99,10 +99,10 @@ def test_a_worker_has_one_thread_and_no_gpu() -> None:
     pipeline = ImagePipeline(SurroundingsReader(), workers=1, worth=1)
     pipeline.expect(["1"])
     ready(pipeline)
-    found = pipeline.take("1")
+    prepared = pipeline.take("1")
     pipeline.close()
-    assert found.pop("process") != os.getpid()
-    assert found == {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    assert prepared.pop("process") != os.getpid()
+    assert prepared == {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def test_a_dead_worker_costs_time_and_nothing_else() -> None:

@@ -37,7 +37,7 @@ def test_flops_of_a_causal_model_are_those_of_its_products(tmp_path: Path, atten
     requests = [ScoringRequest(query, tuple(queries[:n])) for n, query in enumerate(queries)]
     session = open_session("classification", model, GenerationOptions(1, 1), 8, 0)
     start = time.perf_counter()
-    found = query_cost(session, requests)
+    result = query_cost(session, requests)
     elapsed = time.perf_counter() - start
     tokens = prompt_tokens("classification", model, requests)
     assert tokens is not None
@@ -48,10 +48,10 @@ def test_flops_of_a_causal_model_are_those_of_its_products(tmp_path: Path, atten
         + 2 * width * vocabulary
         for n in tokens
     ]
-    assert found.flops == sum(by_hand) / 3
-    assert (found.queries, found.prompt_tokens) == (3, sum(tokens) / 3)
-    assert found.device == device_name(model)
-    assert 0 < found.seconds < elapsed
+    assert result.flops == sum(by_hand) / 3
+    assert (result.queries, result.prompt_tokens) == (3, sum(tokens) / 3)
+    assert result.device == device_name(model)
+    assert 0 < result.seconds < elapsed
     assert query_cost(session, requests[:1], count_flops=False).flops is None
 
 

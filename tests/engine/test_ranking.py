@@ -30,15 +30,15 @@ def test_rounding_never_changes_the_choice(steps: list[int], noise: object, coun
 
 
 def test_only_contenders_are_settled() -> None:
-    asked: list[int] = []
+    calls: list[int] = []
 
     def settle(positions: Sequence[int]) -> np.ndarray:
-        asked.extend(positions)
+        calls.extend(positions)
         return np.array([0.0, 1.0])
 
     scores = np.array([5.0, 1.0, 3.0, 1.0 + TOLERANCE, 0.0])
     assert best(scores, 3, TOLERANCE, settle) == [0, 2, 1]
-    assert sorted(asked) == [1, 3]
+    assert sorted(calls) == [1, 3]
 
 
 def test_clear_scores_settle_nothing() -> None:

@@ -78,7 +78,7 @@ Figures = tuple[list[float], list[str]]
 
 
 @pytest.fixture(scope="module")
-def wanted(small_idefics: IdeficsModel, requests: list[ScoringRequest]) -> Figures:
+def expected_figures(small_idefics: IdeficsModel, requests: list[ScoringRequest]) -> Figures:
     """Log-probabilities and answers where memory suffices and prompts are computed whole."""
     return figures(opened(small_idefics, 5, prefixes=0), requests)
 
@@ -90,12 +90,16 @@ def figures(session: Session, requests: list[ScoringRequest]) -> Figures:
 @pytest.mark.parametrize("size", ["auto", 64, 3])
 @pytest.mark.parametrize("prefixes", [0, 2**26])
 def test_results_do_not_depend_on_memory(
-    small_idefics: IdeficsModel, requests: list[ScoringRequest], wanted: Figures, size: BatchSize, prefixes: int
+    small_idefics: IdeficsModel,
+    requests: list[ScoringRequest],
+    expected_figures: Figures,
+    size: BatchSize,
+    prefixes: int,
 ) -> None:
     short = opened(SmallMemory(small_idefics, 6, images=3), size, prefixes=prefixes)
     scores, answers = figures(short, requests)
-    assert scores == pytest.approx(wanted[0], abs=1e-4)
-    assert answers == wanted[1]
+    assert scores == pytest.approx(expected_figures[0], abs=1e-4)
+    assert answers == expected_figures[1]
     assert short.batch_size == {"auto": 4, 64: 3 if prefixes else 5, 3: 3}[size]
     assert bool(short.notes) == (size != 3)
 

@@ -37,15 +37,15 @@ def wait_until(holds: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
+    ("seconds", "text"),
     [(0.44, "0.4 s"), (9.96, "10 s"), (12.3, "12 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
 )
-def test_durations(seconds: float, shown: str) -> None:
-    assert duration(seconds) == shown
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("amount", "seconds", "shown"),
+    ("amount", "seconds", "text"),
     [
         (1234, 1, "1,234 images/s"),
         (25, 2, "12.5 images/s"),
@@ -54,16 +54,16 @@ def test_durations(seconds: float, shown: str) -> None:
         (5, 0, ""),
     ],
 )
-def test_rates(amount: float, seconds: float, shown: str) -> None:
-    assert rate(amount, seconds, "images") == shown
+def test_rates(amount: float, seconds: float, text: str) -> None:
+    assert rate(amount, seconds, "images") == text
 
 
 @pytest.mark.parametrize(
-    ("noun", "shown"),
+    ("noun", "text"),
     [("queries", "10 s per query"), ("batches", "10 s per batch"), ("images", "10 s per image"), ("MB", "10 s per MB")],
 )
-def test_the_rate_names_one_item_in_the_singular(noun: str, shown: str) -> None:
-    assert rate(1, 10, noun) == shown
+def test_the_rate_names_one_item_in_the_singular(noun: str, text: str) -> None:
+    assert rate(1, 10, noun) == text
 
 
 def test_lines_come_at_growing_intervals_and_at_the_end(clock: list[float]) -> None:
@@ -151,8 +151,8 @@ def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.task("x", 1, "files") as ticker:
         ticker.note("x")
         ticker.advance()
-    shown = capsys.readouterr()
-    assert shown.out + shown.err == ""
+    output = capsys.readouterr()
+    assert output.out + output.err == ""
 
 
 def test_without_a_terminal_there_are_lines() -> None:
@@ -175,9 +175,9 @@ def test_bars_show_count_rate_and_remaining_time() -> None:
         wait_until(lambda: "inner" in stream.getvalue())
         ticker.advance()
         inner.advance(2)
-    shown = stream.getvalue()
-    assert "a [line] between" in shown
-    assert re.search(r"\nsearch: 10 anchors in [\d.]+ s, [\d.]+ anchors/s, loss 0\.25", shown.replace("\r", "\n"))
+    screen = stream.getvalue()
+    assert "a [line] between" in screen
+    assert re.search(r"\nsearch: 10 anchors in [\d.]+ s, [\d.]+ anchors/s, loss 0\.25", screen.replace("\r", "\n"))
 
 
 def test_a_bar_appears_though_the_first_item_takes_long() -> None:

@@ -127,6 +127,6 @@ def test_the_tutorial_in_its_readme_works_as_written(tmp_path: Path) -> None:
 
 
 def _one(pattern: str, text: str) -> str:
-    found = re.search(pattern, text, flags=re.MULTILINE)
-    assert found is not None, pattern
-    return found.group(1)
+    match = re.search(pattern, text, flags=re.MULTILINE)
+    assert match is not None, pattern
+    return match.group(1)

@@ -38,9 +38,9 @@ def test_without_open_flamingo_the_error_gives_the_command(site: Path) -> None:
 
 @pytest.mark.external
 def test_its_own_tests_pass() -> None:
-    told = own_tests_anew(SOURCE)
-    if "pip cannot get them" in told:
+    lines = own_tests_anew(SOURCE)
+    if "pip cannot get them" in lines:
         pytest.skip("open_flamingo is not installed, and pip cannot get it")
-    passed = re.search(r"(\d+) passed", told)
+    passed = re.search(r"(\d+) passed", lines)
     assert passed is not None
     assert int(passed.group(1)) >= 40

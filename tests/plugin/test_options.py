@@ -25,9 +25,9 @@ def test_every_option_has_a_type_and_a_description(item: RegisteredComponent) ->
 
 def test_what_is_bound_by_a_name_is_its_default() -> None:
     registry = load_registry()
-    found = options_of(registry.load("retrievers", "t2i"), registry.get("retrievers", "t2i").registration.options)
-    assert {option.name: option.default for option in found}["query"] == "text"
-    assert next(option for option in found if option.name == "probes") == Option(
+    result = options_of(registry.load("retrievers", "t2i"), registry.get("retrievers", "t2i").registration.options)
+    assert {option.name: option.default for option in result}["query"] == "text"
+    assert next(option for option in result if option.name == "probes") == Option(
         "probes", "positive integer", "32", "ivf, ivf-pq: number of lists to search per query"
     )
 

@@ -203,20 +203,20 @@ def run(argv: list[str], box: Path, guarded: bool = True) -> tuple[Any, str]:
             _in_child(argv, box, output, telling, guarded)
         os._exit(98)
     code = _waited_for(child)
-    told = telling.read_text() if telling.exists() else ""
+    record = telling.read_text() if telling.exists() else ""
     text = output.read_text(errors="replace") if output.exists() else ""
     if code is None:
         return "it runs on", text
     if os.WIFSIGNALED(code):
         return f"signal {os.WTERMSIG(code)}", text
-    if not told:
+    if not record:
         return f"escaped: exit code {os.WEXITSTATUS(code)}", text
-    found, events, modules = json.loads(told)
+    exit_code, events, modules = json.loads(record)
     for name in modules:
         if name not in sys.modules and not name.startswith(("__", "tests", "ray", "gradio")):
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
-    return (f"did {events[0]}" if events else found), text
+    return (f"did {events[0]}" if events else exit_code), text
 
 
 def _waited_for(child: int) -> int | None:
@@ -248,8 +248,8 @@ def _in_child(argv: list[str], box: Path, output: Path, telling: Path, guarded: 
     code = command(argv)
     sys.stdout.flush()
     sys.stderr.flush()
-    told = json.dumps([code, list(events[:3]), sorted(set(sys.modules) - before)])
-    telling.write_text(told)
+    record = json.dumps([code, list(events[:3]), sorted(set(sys.modules) - before)])
+    telling.write_text(record)
     os._exit(0)
 
 
@@ -270,17 +270,17 @@ class _Watch:
         self._events = events
         self._ours = (str(box), os.devnull, "/proc/", "/tmp/torchinductor", str(Path.home() / ".cache"), "/dev/shm/")
 
-    def __call__(self, name: str, given: tuple[Any, ...]) -> None:
+    def __call__(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name in self._STARTS:
-            self._events.append(f"{name} {str(given[:2])[:150]}")
-        elif name == "open" and isinstance(given[0], str | bytes) and self._writes(given):
-            place = os.path.realpath(os.fsdecode(given[0]))
+            self._events.append(f"{name} {str(arguments[:2])[:150]}")
+        elif name == "open" and isinstance(arguments[0], str | bytes) and self._writes(arguments):
+            place = os.path.realpath(os.fsdecode(arguments[0]))
             if not place.startswith(self._ours):
                 self._events.append(f"write {place}")
 
     @staticmethod
-    def _writes(given: tuple[Any, ...]) -> bool:
-        _, mode, flags = given
+    def _writes(arguments: tuple[Any, ...]) -> bool:
+        _, mode, flags = arguments
         by_mode = isinstance(mode, str) and any(sign in mode for sign in "wax+")
         return by_mode or (isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)))
 

@@ -68,7 +68,7 @@ class Slot:
 
     def __init__(self, place: Path) -> None:
         self.place, self.workspace = place, place / "ws"
-        self.told, self.counted, self.units = place / "output", place / "count", place / "units"
+        self.output, self.counted, self.units = place / "output", place / "count", place / "units"
         self.modules = place / "modules"
         place.mkdir(parents=True, exist_ok=True)
         self._shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
@@ -97,7 +97,7 @@ class Slot:
 
     def _in_child(self, command: list[str], operation: int, way: int) -> None:
         os.setpgid(0, 0)
-        output = os.open(self.told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        output = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(output, stream)
         os.chdir(self.place)
@@ -141,7 +141,7 @@ class Slot:
                 code, _ = self.run(before[-1])
                 self.warm()
                 if code:
-                    raise RuntimeError(f"{before[-1]}: {self.told.read_text()[-2000:]}")
+                    raise RuntimeError(f"{before[-1]}: {self.output.read_text()[-2000:]}")
             shutil.copytree(self.workspace, base, symlinks=True)
         return base
 
@@ -155,16 +155,16 @@ def _log_what_is_stored(units: Path) -> None:
     log = os.open(units, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def wrapped(kind: str, method: Any, what: Any) -> Any:
-        def append(self: Any, *given: Any, **named: Any) -> None:
-            method(self, *given, **named)
-            os.write(log, (json.dumps([kind, str(self.path), what(self, *given)]) + "\n").encode())
+        def append(self: Any, *arguments: Any, **named: Any) -> None:
+            method(self, *arguments, **named)
+            os.write(log, (json.dumps([kind, str(self.path), what(self, *arguments)]) + "\n").encode())
 
         return append
 
     for owner, kind, what in (
         (SequenceWriter, "sequences", lambda self, result: [result.query_id]),
-        (EmbeddingWriter, "embeddings", lambda self, *given: [int(self.done)]),
-        (PartialAnswers, "answers", lambda self, rows, *given: [row["query_id"] for row in rows]),
+        (EmbeddingWriter, "embeddings", lambda self, *arguments: [int(self.done)]),
+        (PartialAnswers, "answers", lambda self, rows, *arguments: [row["query_id"] for row in rows]),
     ):
         owner.append = wrapped(kind, owner.append, what)  # type: ignore[attr-defined]
 
@@ -174,12 +174,12 @@ def lost(units: Path) -> list[str]:
     from icltool.store.embeddings import EmbeddingFile
     from icltool.store.sequences import SequenceFile
 
-    told: dict[tuple[str, str], set[int]] = {}
+    reported: dict[tuple[str, str], set[int]] = {}
     for line in units.read_text().splitlines() if units.exists() else ():
         kind, path, what = json.loads(line)
-        told.setdefault((kind, path), set()).update(what)
-    found = []
-    for (kind, path), what in told.items():
+        reported.setdefault((kind, path), set()).update(what)
+    results = []
+    for (kind, path), what in reported.items():
         if kind == "sequences":
             with SequenceFile.open(Path(path)) as file:
                 gone = what - set(file.query_ids)
@@ -188,18 +188,18 @@ def lost(units: Path) -> list[str]:
                 gone = {count for count in what if count > len(rows)}
         else:
             gone = what - _answered(Path(path))
-        found += [f"lost: {kind} {sorted(gone)[:5]} of {path}"] if gone else []
-    return found
+        results += [f"lost: {kind} {sorted(gone)[:5]} of {path}"] if gone else []
+    return results
 
 
 def _answered(part: Path) -> set[int]:
     name = re.sub(r"@[0-9a-f]{6}(?=\.)", "", part.name.removeprefix(".").removesuffix(".part"))
-    found = set()
+    ids = set()
     for path in (part, part.with_name(name)):
         for line in path.read_bytes().splitlines() if path.exists() else ():
             with contextlib.suppress(ValueError):
-                found.add(json.loads(line).get("query_id"))
-    return found
+                ids.add(json.loads(line).get("query_id"))
+    return ids
 
 
 def in_fork(function: Any) -> Any:
@@ -238,7 +238,7 @@ def trial(
         problems += in_fork(lambda: lost(slot.units))
     code, _ = slot.run(command)
     if code:
-        problems.append(f"refused: {code}: {slot.told.read_text(errors='replace')[-400:]}")
+        problems.append(f"refused: {code}: {slot.output.read_text(errors='replace')[-400:]}")
     seen, hidden = in_fork(lambda: content_of(slot.workspace))
     differing = sorted(name for name in {*seen, *expected} if seen.get(name) != expected.get(name))
     problems += [f"differs: {name}" for name in differing] + in_fork(lambda: lost(slot.units))

@@ -47,9 +47,9 @@ def _bytes(path: Path, rng: random.Random) -> str:
 
 def _cut(path: Path, rng: random.Random) -> str:
     data = path.read_bytes()
-    kept = rng.choice([0, 1, len(data) // 2, max(0, len(data) - 1), rng.randrange(len(data) + 1)])
-    path.write_bytes(data[:kept])
-    return str(kept)
+    size = rng.choice([0, 1, len(data) // 2, max(0, len(data) - 1), rng.randrange(len(data) + 1)])
+    path.write_bytes(data[:size])
+    return str(size)
 
 
 def _odd(path: Path, rng: random.Random) -> str:

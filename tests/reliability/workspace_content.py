@@ -61,16 +61,16 @@ def _lines(path: Path, place: str) -> list[bytes]:
 def _h5(path: Path, place: str) -> list[bytes]:
     import h5py
 
-    found: list[bytes] = []
+    parts: list[bytes] = []
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            found.extend([name.encode(), str(item.dtype).encode(), item[()].tobytes()])
+            parts.extend([name.encode(), str(item.dtype).encode(), item[()].tobytes()])
 
     with h5py.File(path, "r", locking=False) as file:
         file.visititems(visit)
-        kept = {k: str(v) for k, v in file.attrs.items() if k not in ("created", "icltool_version")}
-    return [*found, _canonical(kept, place)]
+        attributes = {k: str(v) for k, v in file.attrs.items() if k not in ("created", "icltool_version")}
+    return [*parts, _canonical(attributes, place)]
 
 
 def _safetensors(path: Path, place: str) -> list[bytes]:
@@ -78,9 +78,9 @@ def _safetensors(path: Path, place: str) -> list[bytes]:
 
     with safe_open(path, "np") as file:
         names = sorted(file.keys())
-        found = [part for name in names for part in (name.encode(), file.get_tensor(name).tobytes())]
+        parts = [part for name in names for part in (name.encode(), file.get_tensor(name).tobytes())]
         metadata = {key: _parsed(value) for key, value in (file.metadata() or {}).items()}
-    return [*found, _canonical(metadata, place)]
+    return [*parts, _canonical(metadata, place)]
 
 
 def _arrow(path: Path, place: str) -> list[bytes]:

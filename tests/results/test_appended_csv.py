@@ -92,9 +92,9 @@ def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, rows: lis
     cut = data.draw(st.integers(0, len(keyed)))
     append_rows(file, keyed[:cut], KEY)
     append_rows(file, keyed[cut:], KEY)
-    found = read(file) if file.exists() else []
-    assert len(found) == len(keyed)
-    for row, given_row in zip(found, keyed, strict=True):
+    earlier_rows = read(file) if file.exists() else []
+    assert len(earlier_rows) == len(keyed)
+    for row, given_row in zip(earlier_rows, keyed, strict=True):
         cells = {appended_csv._cell(name): appended_csv._cell(value) for name, value in given_row.items()}
         assert {name: value for name, value in row.items() if value} == {n: v for n, v in cells.items() if v}
         assert not any(value.lstrip()[:1] in appended_csv._FORMULA for value in (*row, *row.values()) if value.strip())
@@ -200,7 +200,7 @@ def test_settings_stand_as_they_always_did(tmp_path: Path) -> None:
         "dtype": "auto",
         "device": "cpu",
     }
-    given = {
+    options = {
         "model_path": "rel",
         "dtype": "bfloat16",
         "length_penalty": 0.6,
@@ -225,7 +225,7 @@ def test_settings_stand_as_they_always_did(tmp_path: Path) -> None:
     ]
     first = SettingResult("zero-shot", 0, 0, 8, zero, 1.25, {"digest": "abc"})
     assert append_results(file, "shapes-0a", bare, [first], {}) == f"{file}: 1 rows added"
-    line = append_results(file, "shapes-1b", {**bare, **given}, settings, {})
+    line = append_results(file, "shapes-1b", {**bare, **options}, settings, {})
     assert line.startswith(
         f"{file}: 2 rows added, new columns: generation.num_beams, generation.length_penalty, model."
     )

@@ -22,11 +22,11 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_each_method_with_a_cost_is_drawn(tmp_path: Path) -> None:
-    found = pixels(cost_figure(RESULTS, tmp_path / "new" / "cost.png", "a title"))
+    colours = pixels(cost_figure(RESULTS, tmp_path / "new" / "cost.png", "a title"))
     there = []
     for colour in COLOURS[:4]:
-        wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-        there.append(bool((np.abs(found - wanted).max(axis=2) <= 2).sum() > 20))
+        expected = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        there.append(bool((np.abs(colours - expected).max(axis=2) <= 2).sum() > 20))
     assert there == [True, True, True, False], "i2i has no cost"
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["cost.png"]
 

@@ -59,17 +59,17 @@ def test_savings_are_against_each_setting_with_demonstrations() -> None:
 
 def test_seconds_of_two_devices_are_not_compared() -> None:
     other = costed("random", 8, 9, device="another", flops=None)
-    [found] = savings([other, RESULTS[-1]])
-    assert (found["prompt_tokens"], found["flops"], found["seconds"]) == (9.0, None, None)
+    [saving] = savings([other, RESULTS[-1]])
+    assert (saving["prompt_tokens"], saving["flops"], saving["seconds"]) == (9.0, None, None)
     assert "another and cpu" in cost_details([other, RESULTS[-1]])[0]
     assert [line.split(" ")[0] for line in cost_notes([other, RESULTS[-1]])] == ["costs", "FLOPs"]
 
 
 def test_the_table_has_a_row_for_each_setting_with_a_cost() -> None:
     text = screen(cost_sheet(RESULTS))
-    found = cells(text)
-    assert found[2] == ["random", "8", "180", "27", "4.5", "9", "9", "9"]
-    assert [row[0] for row in found] == ["zero-shot", "random", "random", "live"]
+    rows = cells(text)
+    assert rows[2] == ["random", "8", "180", "27", "4.5", "9", "9", "9"]
+    assert [row[0] for row in rows] == ["zero-shot", "random", "random", "live"]
     assert "x: times the cost of live" in " ".join(text.split())
     assert "times" not in screen(cost_sheet(RESULTS[:-1]))
 
@@ -119,8 +119,8 @@ def test_figures_are_short_and_without_exponents(value: float | None, digits: in
 def test_seconds_of_two_calls_are_not_compared() -> None:
     results = [costed("random", 8, 9, call="one"), costed("i2i", 8, 9, call="two")]
     results.append(costed("live", 0, 1, stands_in=True, call="two"))
-    assert [found["seconds"] for found in savings(results)] == [None, 9.0]
-    assert [found["flops"] for found in savings(results)] == [9.0, 9.0]
+    assert [saving["seconds"] for saving in savings(results)] == [None, 9.0]
+    assert [saving["flops"] for saving in savings(results)] == [9.0, 9.0]
     assert [row[-1] for row in cells(screen(cost_sheet(results)))] == ["–", "9", "1"]
     assert cost_notes(results) == ["seconds of random 8-shot are from another call than those of live: not compared"]
     assert cost_notes(results[1:]) == []
@@ -136,6 +136,6 @@ def test_notes_say_how_costs_were_measured() -> None:
 
 @pytest.mark.parametrize("value", [None, 0.0])
 def test_what_is_not_known_has_no_ratio(value: float | None) -> None:
-    [found] = savings([costed("random", 1, 2), costed("live", 0, 1, stands_in=True, prompt_tokens=value)])
-    assert found["prompt_tokens"] is None
-    assert found["flops"] == 2.0
+    [saving] = savings([costed("random", 1, 2), costed("live", 0, 1, stands_in=True, prompt_tokens=value)])
+    assert saving["prompt_tokens"] is None
+    assert saving["flops"] == 2.0

@@ -23,8 +23,8 @@ def _pixels(path: Path) -> np.ndarray:
 
 
 def _has(pixels: np.ndarray, colour: str) -> bool:
-    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-    return bool((np.abs(pixels.astype(int) - wanted).max(axis=2) <= 2).sum() > 20)
+    expected = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return bool((np.abs(pixels.astype(int) - expected).max(axis=2) <= 2).sum() > 20)
 
 
 def test_every_method_is_drawn_in_its_colour(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def test_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = (values.mean(), *np.quantile(means, [0.05, 0.95]))
     for block in (4_000_000, 11):
         monkeypatch.setattr(intervals, "_BLOCK", block)
-        found = bootstrap_interval(values, clusters, seed=7, resamples=500, level=0.9)
-        np.testing.assert_allclose(found, expected, atol=1e-12)
+        result = bootstrap_interval(values, clusters, seed=7, resamples=500, level=0.9)
+        np.testing.assert_allclose(result, expected, atol=1e-12)
 
 
 def test_values_without_a_cluster_stand_alone() -> None:

@@ -12,16 +12,16 @@ from icltool.results.privacy import without_places
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home folder of a user of that name, who is logged in."""
-    found = tmp_path / "home" / "ada.l"
-    (found / "my ws").mkdir(parents=True)
-    monkeypatch.setenv("HOME", str(found))
+    folder = tmp_path / "home" / "ada.l"
+    (folder / "my ws").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("USER", "ada.l")
-    return found
+    return folder
 
 
 def test_paths_are_told_from_the_workspace(home: Path) -> None:
     root = home / "my ws"
-    told = {
+    texts = {
         f"no prepared data set in {root}/datasets/shapes": "no prepared data set in datasets/shapes",
         f"shapes in {root} is another version": "shapes in the workspace is another version",
         f"shapes in {root}: missing": "shapes in the workspace: missing",
@@ -33,7 +33,7 @@ def test_paths_are_told_from_the_workspace(home: Path) -> None:
         "ada.lovelace says so": "ada.lovelace says so",
         "datasets/shapes": "datasets/shapes",
     }
-    assert {text: without_places(text, root) for text in told} == told
+    assert {text: without_places(text, root) for text in texts} == texts
     assert without_places([{f"{root}/a": (f"{root}/b", 3)}], root) == [{"a": ["b", 3]}]
 
 

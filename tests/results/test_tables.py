@@ -132,12 +132,12 @@ def test_seeds_become_one_result() -> None:
     results = [replace(setting("random", 1, 30.0, seed=s), extra={"by": tables[s], "digest": "d"}) for s in (0, 1)]
     one = {"mean": 20.0, "low": 15.0, "high": None, "sd": 2.0, "min": 18.0, "max": 22.0}
     analysis = {"seeds": [{"method": "random", "shots": 1, "seeds": [0, 1], "metrics": {"cider": one}}]}
-    shown = over_seeds([*results, setting("i2i", 1, 40.0), setting("random", 2, 1.0)], analysis)
-    assert [(r.method, r.shots) for r in shown] == [("random", 1), ("i2i", 1), ("random", 2)]
-    assert shown[0].metrics["cider"].mean == 20.0
-    assert math.isnan(shown[0].metrics["cider"].high)
-    assert shown[0].extra["by"]["answer_type"]["other"] == {"queries": 4.0, "cider": 20.0}
-    assert shown[0].extra["sd"] == {"cider": 2.0}
+    merged = over_seeds([*results, setting("i2i", 1, 40.0), setting("random", 2, 1.0)], analysis)
+    assert [(r.method, r.shots) for r in merged] == [("random", 1), ("i2i", 1), ("random", 2)]
+    assert merged[0].metrics["cider"].mean == 20.0
+    assert math.isnan(merged[0].metrics["cider"].high)
+    assert merged[0].extra["by"]["answer_type"]["other"] == {"queries": 4.0, "cider": 20.0}
+    assert merged[0].extra["sd"] == {"cider": 2.0}
     assert over_seeds(results, {}) == results
 
 
@@ -319,10 +319,10 @@ def test_a_row_says_all_that_its_figures_depend_on() -> None:
     result = replace(
         setting("mmr", 2, 30.0), extra={"run": {**run, "generation": {"num_beams": 3}}, "options": {"pool": 9}}
     )
-    told = {
+    expected = {
         "configuration": {"dataset": "shapes", "task": "vqa", "model": "m", "prompt_template": None, "index_size": -1}
     }
-    [row] = csv.DictReader(io.StringIO(results_csv(results_rows([result], told, "shapes-vqa-m-0a"))))
+    [row] = csv.DictReader(io.StringIO(results_csv(results_rows([result], expected, "shapes-vqa-m-0a"))))
     assert (row["evaluation"], row["dataset"], row["split"], row["model"]) == (
         "shapes-vqa-m-0a",
         "shapes",

@@ -38,11 +38,11 @@ def work(path: Path, images: list[Path]) -> None:
 def check(path: Path, images: list[Path]) -> int:
     """How many images a reader finds, after it has compared each of them."""
     file = opened(path)
-    found = file.get([str(p) for p in images])
-    for image, features in found.items():
+    stored = file.get([str(p) for p in images])
+    for image, features in stored.items():
         expected = features_of(Path(image))
         assert features.dtype == expected.dtype
         assert torch.equal(features, expected)
     assert not file.notes, file.notes
     file.close(finished=False)
-    return len(found)
+    return len(stored)

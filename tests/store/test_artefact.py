@@ -58,10 +58,10 @@ def test_provenance_round_trip(kind: str, memory_path: Path, reader: Callable[[P
     long = replace(PROVENANCE, configuration={"ids": list(range(30_000)), "name": "ä"})  # HDF5's usual limit is 64 KiB
     for number, provenance in enumerate((PROVENANCE, long, Provenance({}, ""))):
         path = write(kind, memory_path / f"{number}.h5", provenance=provenance)
-        with reader(path) as found:
-            assert found.provenance == provenance
-            assert found.header.icltool_version == icltool.__version__
-            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found.header.created)
+        with reader(path) as file:
+            assert file.provenance == provenance
+            assert file.header.icltool_version == icltool.__version__
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", file.header.created)
 
 
 def test_attributes_are_plain_hdf5(kind: str, memory_path: Path) -> None:
@@ -83,12 +83,12 @@ def test_fingerprint_is_that_of_the_identity(kind: str, memory_path: Path, reade
         "data": replace(PROVENANCE, dataset_fingerprint="ffff"),
         "options": replace(PROVENANCE, configuration={}),
     }
-    found = {}
+    fingerprints = {}
     for name, provenance in variants.items():
         with reader(write(kind, memory_path / f"{name}.h5", provenance=provenance)) as file:
-            found[name] = file.fingerprint
-    assert found["same"] == found["other plugins"]
-    assert len(set(found.values())) == 4
+            fingerprints[name] = file.fingerprint
+    assert fingerprints["same"] == fingerprints["other plugins"]
+    assert len(set(fingerprints.values())) == 4
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,9 @@ def test_overwrite_starts_anew(kind: str, memory_path: Path, reader: Callable[[P
     writer = {"sequences": sequence_writer, "embeddings": embedding_writer}[kind](path, 6, overwrite=True)
     with writer as opened:
         assert not opened._is_complete()
-        with reader(path) as found:
-            assert len(found) == 0
-            assert not found.complete
+        with reader(path) as file:
+            assert len(file) == 0
+            assert not file.complete
     assert not journal.exists()
 
 
@@ -153,8 +153,8 @@ def test_journal_of_another_run_is_refused_by_writers_and_passed_over_by_readers
         writer.append(result_of(77))
         journal = memory_path / ".file.h5.journal"
         journal.write_bytes((memory_path / ".other.h5.journal").read_bytes())
-    with SequenceFile.open(path) as found:
-        assert found.query_ids == (0, 1, 2)
+    with SequenceFile.open(path) as file:
+        assert file.query_ids == (0, 1, 2)
     with pytest.raises(StoreError, match="seed is 99 in its journal, 7 in this run"):
         write("sequences", path, count=3)
     assert journal.exists()
@@ -162,14 +162,14 @@ def test_journal_of_another_run_is_refused_by_writers_and_passed_over_by_readers
 
 def test_expect_dataset(kind: str, memory_path: Path, reader: Callable[[Path], Any]) -> None:
     path = write(kind, memory_path / "file.h5")
-    with reader(path) as found:
-        found.expect_dataset("0123abcd")
+    with reader(path) as file:
+        file.expect_dataset("0123abcd")
         with pytest.raises(StoreError, match=r"file\.h5 .*0123abcd.*ffff") as caught:
-            found.expect_dataset("ffff")
+            file.expect_dataset("ffff")
         command = {"sequences": "icltool generate", "embeddings": "icltool embed"}[kind]
         assert command in str(caught.value.hint)
         with pytest.raises(StoreError) as caught:
-            found.expect_dataset("ffff", "icltool embed --dataset shapes")
+            file.expect_dataset("ffff", "icltool embed --dataset shapes")
         assert "icltool embed --dataset shapes" in str(caught.value.hint)
 
 
@@ -238,10 +238,10 @@ def test_columns_that_do_not_fit_together_are_damage(kind: str, memory_path: Pat
 
 
 def read_everything(reader: Callable[[Path], Any], path: Path) -> Any:
-    with reader(path) as found:
-        if isinstance(found, EmbeddingFile):
-            return [found.ids.tobytes(), *(found.read(field).tobytes() for field in found.fields)]
-        return {name: array.tobytes() for name, array in found.arrays().items()}
+    with reader(path) as file:
+        if isinstance(file, EmbeddingFile):
+            return [file.ids.tobytes(), *(file.read(field).tobytes() for field in file.fields)]
+        return {name: array.tobytes() for name, array in file.arrays().items()}
 
 
 def test_cut_files_are_refused(kind: str, memory_path: Path, reader: Callable[[Path], Any]) -> None:
@@ -276,10 +276,10 @@ json_objects = st.dictionaries(st.text(max_size=5), json_values, max_size=4)
 @given(json_objects, json_objects)
 def test_first_difference(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert first_difference(one, one) is None
-    found = first_difference(one, other)
+    result = first_difference(one, other)
     same_types = repr(sorted(one.items(), key=str)) == repr(sorted(other.items(), key=str))
-    assert found is not None or one == other
-    assert found is None or not same_types
+    assert result is not None or one == other
+    assert result is None or not same_types
 
 
 @given(json_objects)

@@ -28,19 +28,19 @@ def append(path: Path, total: int, rows: range) -> None:
 def test_round_trip(memory_path: Path) -> None:
     path = memory_path / "file.h5"
     append(path, 10, range(10))
-    with EmbeddingFile.open(path) as found:
-        assert found.complete
-        assert len(found) == 10
-        assert (found.encoder, found.encoder_fingerprint, found.dim) == ("tiny-clip", "c0ffee", DIM)
-        assert found.fields == ("image", "text")
-        assert found.ids.dtype == np.int64
-        np.testing.assert_array_equal(found.ids, ids_of(range(10)))
+    with EmbeddingFile.open(path) as stored:
+        assert stored.complete
+        assert len(stored) == 10
+        assert (stored.encoder, stored.encoder_fingerprint, stored.dim) == ("tiny-clip", "c0ffee", DIM)
+        assert stored.fields == ("image", "text")
+        assert stored.ids.dtype == np.int64
+        np.testing.assert_array_equal(stored.ids, ids_of(range(10)))
         for field, expected in features_of(range(10)).items():
-            read = found.read(field)
+            read = stored.read(field)
             assert read.dtype == np.float32
             np.testing.assert_array_equal(read, expected)
         with pytest.raises(StoreError, match=r"no 'question' embeddings, only image, text"):
-            found.read("question")
+            stored.read("question")
     with h5py.File(path, "r") as file:
         assert file["image"].shape == file["text/text"].shape == (10, DIM)
         assert file["image"].chunks is not None
@@ -62,10 +62,10 @@ def test_interruptions_leave_no_trace(memory_path: Path, closed: list[int], bloc
             inner = sorted({start, stop, *(b for b in blocks if start < b < stop)})
             for low, high in itertools.pairwise(inner):
                 writer.append(ids_of(range(low, high)), features_of(range(low, high)))
-                with EmbeddingFile.open(other) as found:
-                    assert len(found) == high
-                    np.testing.assert_array_equal(found.read("text"), features_of(range(high))["text"])
-                    pieces = list(found.chunks("image", rows))
+                with EmbeddingFile.open(other) as file:
+                    assert len(file) == high
+                    np.testing.assert_array_equal(file.read("text"), features_of(range(high))["text"])
+                    pieces = list(file.chunks("image", rows))
                     assert all(len(piece) == rows for piece in pieces[:-1])
                     assert 0 < len(pieces[-1]) <= rows
                     np.testing.assert_array_equal(np.concatenate(pieces), features_of(range(high))["image"])
@@ -78,11 +78,11 @@ def test_large_blocks_are_split(memory_path: Path) -> None:
     with EmbeddingWriter(path, PROVENANCE, "e", "f", dim, ("image",), rows) as writer:
         writer.append(np.arange(rows), {"image": image})
         assert writer.done == rows
-        with EmbeddingFile.open(path) as found:
-            np.testing.assert_array_equal(found.read("image"), image)
-    with EmbeddingFile.open(path) as found:
-        np.testing.assert_array_equal(found.read("image"), image)
-        np.testing.assert_array_equal(np.concatenate(list(found.chunks("image", 300))), image)
+        with EmbeddingFile.open(path) as file:
+            np.testing.assert_array_equal(file.read("image"), image)
+    with EmbeddingFile.open(path) as file:
+        np.testing.assert_array_equal(file.read("image"), image)
+        np.testing.assert_array_equal(np.concatenate(list(file.chunks("image", 300))), image)
 
 
 def test_float16(memory_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_float16(memory_path: Path) -> None:
     with embedding_writer(path, 4, dtype="float16") as writer:
         writer.append(ids_of(range(4)), features_of(range(4)))
     expected = features_of(range(4))["image"].astype(np.float16)
-    with EmbeddingFile.open(path) as found:
-        read = found.read("image")
+    with EmbeddingFile.open(path) as stored:
+        read = stored.read("image")
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, expected.astype(np.float32))
     with h5py.File(path, "r") as file:
@@ -120,9 +120,9 @@ def test_interrupted_run_goes_on(memory_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run()
-    with EmbeddingFile.open(path) as found:
-        assert not found.complete
-        assert len(found) == 5
+    with EmbeddingFile.open(path) as file:
+        assert not file.complete
+        assert len(file) == 5
     append(path, 9, range(5, 9))
 
 
@@ -141,8 +141,8 @@ def test_wrong_use(memory_path: Path) -> None:
         assert writer.done == 0
         writer.append(ids_of(range(0)), {name: array[:0] for name, array in features.items()})
         writer.append(ids_of(range(3)), features)
-    with EmbeddingFile.open(path) as found, pytest.raises(ValueError, match="at least 1"):
-        next(found.chunks("image", 0))
+    with EmbeddingFile.open(path) as file, pytest.raises(ValueError, match="at least 1"):
+        next(file.chunks("image", 0))
 
 
 def test_rows_missing_between_file_and_journal_are_refused(memory_path: Path) -> None:
@@ -186,9 +186,9 @@ print(peak() - before, path.stat().st_size)
 
 
 def test_memory_stays_bounded(memory_path: Path) -> None:
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", GROW, str(memory_path / "file.h5")], capture_output=True, text=True, check=True
     )
-    grown, size = map(int, found.stdout.split())
+    grown, size = map(int, process.stdout.split())
     assert size > 180e6
     assert grown < 60e6

@@ -14,10 +14,10 @@ def test_a_list_is_replaced_and_goes_away(tmp_path: Path) -> None:
     artefact = tmp_path / "sequences.h5"
     assert read_failures(artefact) == []
     clear_failures(artefact)
-    told = [{"anchors": [3, 4], "error": "ValueError: no", "tries": 3, "where": "alpha"}]
+    expected = [{"anchors": [3, 4], "error": "ValueError: no", "tries": 3, "where": "alpha"}]
     assert write_failures(artefact, [{"anchors": [1]}]) == failures_file(artefact)
-    write_failures(artefact, told)
-    assert read_failures(artefact) == told
+    write_failures(artefact, expected)
+    assert read_failures(artefact) == expected
     clear_failures(artefact)
     assert list(tmp_path.iterdir()) == []
 

@@ -42,9 +42,9 @@ def stored(path: Path, images: list[str], finished: bool = True) -> None:
 
 def read(path: Path, images: list[str]) -> tuple[dict[str, torch.Tensor], list[str]]:
     file = opened(path)
-    found = file.get(images)
+    features = file.get(images)
     file.close(finished=False)
-    return found, file.notes
+    return features, file.notes
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -69,12 +69,12 @@ def test_any_shape_and_type_comes_back_from_memory_journal_and_file(
         if flush:
             file._write_held()
     for source in ("memory", "journal", "file", "file again"):
-        found = file.get([*images, "/no/such.jpg"])
-        assert list(found) != []
-        assert set(found) == set(images), source
-        for image, wanted in features.items():
-            assert found[image].dtype == wanted.dtype
-            assert torch.equal(found[image], wanted)
+        result = file.get([*images, "/no/such.jpg"])
+        assert list(result) != []
+        assert set(result) == set(images), source
+        for image, expected in features.items():
+            assert result[image].dtype == expected.dtype
+            assert torch.equal(result[image], expected)
         file.close(finished=source == "journal")
         assert file.notes == []
         file = opened(path)
@@ -89,14 +89,14 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     file.close()
     assert file.path.parent == tmp_path / "ws" / "cache"
     assert file.path.name.startswith("image-features-OWNER--tiny-")
-    with h5py.File(file.path) as found:
-        attributes = found.attrs
+    with h5py.File(file.path) as h5:
+        attributes = h5.attrs
         assert attributes["schema"] == "icltool.image-features"
         assert (attributes["schema_version"], attributes["icltool_version"]) == (1, icltool.__version__)
         assert (attributes["model"], attributes["model_fingerprint"]) == ("OWNER/tiny", "abc123")
         assert "transformers" in attributes["configuration"]
-        assert [name.decode() for name in found["image"]] == images
-        assert found["dtype"][:].tolist() == [b"float32", b"bfloat16", b"float16"]
+        assert [name.decode() for name in h5["image"]] == images
+        assert h5["dtype"][:].tolist() == [b"float32", b"bfloat16", b"float16"]
     assert not journal_path(file.path).exists()
     assert open_image_features(Workspace(tmp_path / "ws"), "OWNER/tiny", "abc124").path != file.path
 
@@ -110,8 +110,8 @@ def test_a_replaced_image_is_another_image(tmp_path: Path) -> None:
     assert set(read(path, images)[0]) == {images[0]}
     stored(path, images)
     assert set(read(path, images)[0]) == set(images)
-    with h5py.File(path) as found:
-        assert len(found["image"]) == 3, "what nobody can ask for any more is dropped"
+    with h5py.File(path) as h5:
+        assert len(h5["image"]) == 3, "what nobody can ask for any more is dropped"
 
 
 def test_a_image_that_changes_while_it_is_encoded_is_not_stored(tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_what_cannot_be_trusted_is_started_anew(change: str, tmp_path: Path) -> 
     if change == "no columns":
         with h5py.File(path, "r+") as written:
             del written["crc"]
-    found, notes = read(path, images)
-    assert found == {}
+    features, notes = read(path, images)
+    assert features == {}
     assert len(notes) == 1
     assert str(path) in notes[0]
     assert "started again" in notes[0]
@@ -189,13 +189,13 @@ def test_damaged_features_are_computed_again(tmp_path: Path) -> None:
     stored(path, images)
     with h5py.File(path, "r+") as written:
         written["data"][1] ^= 0xFF
-    found, notes = read(path, images)
-    assert set(found) == set(images[1:])
+    features, notes = read(path, images)
+    assert set(features) == set(images[1:])
     assert "damaged in places" in notes[0]
     journal = journal_path(path)
     journal.write_bytes(b"nonsense")
-    found, notes = read(path, images)
-    assert set(found) == set(images[1:])
+    features, notes = read(path, images)
+    assert set(features) == set(images[1:])
     assert "not a journal" in notes[0]
 
 
@@ -268,12 +268,12 @@ def test_killed_before_each_file_operation(memory_path: Path) -> None:
         for old in memory_path.glob("*features*"):
             old.unlink()
         ended = run(die_at)
-        found = killable_features.check(path, images)
+        result = killable_features.check(path, images)
         if ended == 0:
-            assert found == len(images)
+            assert result == len(images)
             break
         deaths += 1
-        most = max(most, found)
+        most = max(most, result)
         assert run() == 0
         assert killable_features.check(path, images) == len(images)
     assert deaths >= 8
@@ -287,9 +287,9 @@ def test_regions_of_a_image_are_images_of_their_own(tmp_path: Path) -> None:
     file = opened(tmp_path / "features.h5")
     file.put(features)
     file.close(finished=True)
-    found, notes = read(tmp_path / "features.h5", references)
+    stored, notes = read(tmp_path / "features.h5", references)
     assert notes == []
-    assert {reference: tensor[0].item() for reference, tensor in found.items()} == dict(
+    assert {reference: tensor[0].item() for reference, tensor in stored.items()} == dict(
         zip(references, range(3), strict=True)
     )
     Path(path).write_bytes(b"another image")

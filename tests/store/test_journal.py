@@ -56,17 +56,17 @@ def test_torn_at_every_byte(memory_path: Path, records: list[bytes], more: bytes
     whole = path.read_bytes()
     for end in range(sizes[0], len(whole) + 1):
         path.write_bytes(whole[:end])
-        kept = records[: sum(size <= end for size in sizes) - 1]
+        complete = records[: sum(size <= end for size in sizes) - 1]
         reader = Journal(path)
-        assert records_of(reader) == kept
+        assert records_of(reader) == complete
         reader.close()
         assert path.stat().st_size == end, "a reader must not touch the file"
         writer = Journal(path, writable=True)
-        assert records_of(writer) == kept
+        assert records_of(writer) == complete
         writer.append(more)
         writer.close()
         again = Journal(path)
-        assert records_of(again) == [*kept, more]
+        assert records_of(again) == [*complete, more]
         again.close()
 
 

@@ -77,9 +77,9 @@ class Killer:
 
 @pytest.fixture(scope="module")
 def killer() -> Iterator[Killer]:
-    found = Killer()
-    yield found
-    found.close()
+    instance = Killer()
+    yield instance
+    instance.close()
 
 
 def added(lines: list[str]) -> set[int]:
@@ -91,9 +91,9 @@ def check_stored(kind: str, path: Path) -> set[int]:
     with h5py.File(path, "r") as file:
         assert file.attrs["schema"] == f"icltool.{kind}"
     if kind == "sequences":
-        with SequenceFile.open(path) as found:
-            queries = [result.query_id for result in found.results()]
-            for result in found.results():
+        with SequenceFile.open(path) as stored:
+            queries = [result.query_id for result in stored.results()]
+            for result in stored.results():
                 assert_same(result, killable.result_of(result.query_id))
         assert len(set(queries)) == len(queries)
         return set(queries)
@@ -113,16 +113,16 @@ def assert_same(one: Any, other: Any) -> None:
 
 def content(path: Path) -> dict[str, Any]:
     """Every byte of every data set, with its type and shape, and every attribute but the time of creation."""
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     with h5py.File(path, "r") as file:
 
         def add(name: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset):
-                found[name] = (item.shape, item.dtype.str, item.chunks, item[...].tobytes())
+                files[name] = (item.shape, item.dtype.str, item.chunks, item[...].tobytes())
 
         file.visititems(add)
-        found["attributes"] = {name: value for name, value in file.attrs.items() if name != "created"}
-    return found
+        files["attributes"] = {name: value for name, value in file.attrs.items() if name != "created"}
+    return files
 
 
 def uninterrupted(kind: str, folder: Path, total: int) -> Path:

@@ -64,15 +64,15 @@ except StoreError as error:
 
 def run_child(path: Path, kind: str, limit: int = 0, user: int = 0) -> dict[str, object]:
     """What the writing child reported. It must end in good order: HDF5 likes to crash at exit when a disk was full."""
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(path), kind, str(limit), str(user)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
-    assert found.returncode == 0, found.stderr
-    assert found.stderr == ""
-    report: dict[str, object] = json.loads(found.stdout)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    report: dict[str, object] = json.loads(process.stdout)
     return report
 
 
@@ -89,8 +89,8 @@ def tiny_disk(folder: Path, options: str) -> Iterator[bool]:
 
 
 def stored_in(path: Path, kind: str) -> int:
-    with (SequenceFile if kind == "sequences" else EmbeddingFile).open(path) as found:
-        return len(found)
+    with (SequenceFile if kind == "sequences" else EmbeddingFile).open(path) as file:
+        return len(file)
 
 
 @pytest.mark.parametrize("kind", ["sequences", "embeddings"])
@@ -141,8 +141,8 @@ def test_file_size_limit_while_the_file_is_rewritten(memory_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(p.name for p in memory_path.iterdir()) == [".file.h5.journal", ".file.h5.lock", "file.h5"]
-    with SequenceFile.open(path) as found:
-        assert found.complete
+    with SequenceFile.open(path) as file:
+        assert file.complete
     with sequence_writer(path, 50) as writer:
         assert len(writer.finished) == 50
     assert not (memory_path / ".file.h5.journal").exists()
@@ -179,8 +179,8 @@ def test_read_only_file_system(tmp_path: Path) -> None:
         if mounted:
             subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
             report = run_child(path, "sequences")
-            told = f"cannot write in {path.parent}: no file can be created there (Read-only file system)"
-            assert str(report["message"]) == told
+            message = f"cannot write in {path.parent}: no file can be created there (Read-only file system)"
+            assert str(report["message"]) == message
             assert (tmp_path / "file.h5").exists()
         assert stored_in(path, "sequences") == 1
 
@@ -202,8 +202,8 @@ def test_second_writer_is_refused_until_the_first_is_dead(memory_path: Path) -> 
             assert "wait for it" in str(caught.value.hint)
             if Path("/proc/locks").exists():
                 assert f"process {first.pid}" in caught.value.message
-        with SequenceFile.open(path) as found:
-            assert found.query_ids == (0,)
+        with SequenceFile.open(path) as file:
+            assert file.query_ids == (0,)
     with sequence_writer(path, 10) as writer:
         assert writer.finished == {0}
         writer.append(result_of(1))
@@ -215,5 +215,5 @@ def test_second_writer_of_the_same_process_is_refused(memory_path: Path) -> None
         with pytest.raises(StoreError, match="is being written by"):
             sequence_writer(path, 10).__enter__()
         writer.append(result_of(1))
-    with SequenceFile.open(path) as found:
-        assert found.query_ids == (1,)
+    with SequenceFile.open(path) as file:
+        assert file.query_ids == (1,)

@@ -79,7 +79,7 @@ NOW = Makers({"models/m": "plug 2.0", "metrics/cider": "icltool 9"}, {"models/m"
 
 
 @pytest.mark.parametrize(
-    ("before", "told"),
+    ("before", "message"),
     [
         (NOW, ""),
         (Makers(), ""),
@@ -89,12 +89,12 @@ NOW = Makers({"models/m": "plug 2.0", "metrics/cider": "icltool 9"}, {"models/m"
         (Makers({"models/m": "plug 1.0"}, {}), "another version of model m (plug 1.0 then, plug 2.0 now)"),
     ],
 )
-def test_only_what_both_tell_of_is_compared(before: Makers, told: str, tmp_path: Path) -> None:
-    assert before.difference(NOW) == told
-    if told:
+def test_only_what_both_tell_of_is_compared(before: Makers, message: str, tmp_path: Path) -> None:
+    assert before.difference(NOW) == message
+    if message:
         with pytest.raises(StoreError) as caught:
             before.check(tmp_path / "file.h5", NOW)
-        assert caught.value.message == f"{tmp_path / 'file.h5'} was made with {told}"
+        assert caught.value.message == f"{tmp_path / 'file.h5'} was made with {message}"
         assert "--overwrite" in (caught.value.hint or "")
 
 

@@ -41,15 +41,15 @@ def test_any_order_over_any_runs(memory_path: Path, order: list[int], ends: set[
         there = order[:high]
         missing = put(path, [BLOCKS[k] for k in order[low:high]])
         assert missing == [rows for k, rows in enumerate(BLOCKS) if k not in there]
-        with EmbeddingFile.open(path) as found:
+        with EmbeddingFile.open(path) as file:
             prefix = next((k for k in range(len(BLOCKS)) if k not in there), len(BLOCKS))
-            assert len(found) == (BLOCKS[prefix].start if prefix < len(BLOCKS) else TOTAL), "a reader sees no gap"
+            assert len(file) == (BLOCKS[prefix].start if prefix < len(BLOCKS) else TOTAL), "a reader sees no gap"
     assert not out_of_order_path(path).exists()
-    with EmbeddingFile.open(path) as found:
-        assert found.complete
-        np.testing.assert_array_equal(found.ids, ids_of(range(TOTAL)))
+    with EmbeddingFile.open(path) as file:
+        assert file.complete
+        np.testing.assert_array_equal(file.ids, ids_of(range(TOTAL)))
         for field, expected in features_of(range(TOTAL)).items():
-            np.testing.assert_array_equal(found.read(field), expected)
+            np.testing.assert_array_equal(file.read(field), expected)
 
 
 def test_blocks_of_another_size_fill_the_gaps(tmp_path: Path) -> None:
@@ -60,8 +60,8 @@ def test_blocks_of_another_size_fill_the_gaps(tmp_path: Path) -> None:
         assert missing == [range(3, 5), range(5, 6), range(9, 10), range(10, 11)]
         for rows in missing:
             writer.put(rows.start, ids_of(rows), features_of(rows))
-    with EmbeddingFile.open(path) as found:
-        assert found.complete
+    with EmbeddingFile.open(path) as file:
+        assert file.complete
     assert not out_of_order_path(path).exists()
 
 
@@ -99,13 +99,13 @@ def test_a_kill_between_two_parts_of_a_block_that_waited(tmp_path: Path, monkeyp
         patched.setattr(EmbeddingWriter, "_append", killed)
         with pytest.raises(KeyboardInterrupt):
             put(path, [BLOCKS[0]])
-    with EmbeddingFile.open(path) as found:
-        assert len(found) == 5
+    with EmbeddingFile.open(path) as file:
+        assert len(file) == 5
     assert put(path, []) == [range(9, 11)]
     assert put(path, [range(9, 11)]) == []
-    with EmbeddingFile.open(path) as found:
-        assert found.complete
-        np.testing.assert_array_equal(found.ids, ids_of(range(TOTAL)))
+    with EmbeddingFile.open(path) as file:
+        assert file.complete
+        np.testing.assert_array_equal(file.ids, ids_of(range(TOTAL)))
 
 
 def test_the_file_does_not_grow_with_what_has_had_its_turn(tmp_path: Path) -> None:

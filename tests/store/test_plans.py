@@ -32,11 +32,11 @@ def _write(folder: Path, content: Any) -> Path:
 def test_a_plan_is_read_back_as_it_was_written(icd_ids: dict[int, tuple[int, ...]], name: str, tmp_path: Path) -> None:
     written = Plan(icd_ids, name, "caption", "f00d", {**SPLITS, "queries": "train"}, {"method": "i2i", "shots": 2})
     write_plan(tmp_path / "p.json", written)
-    found = read_plan(tmp_path / "p.json")
-    assert list(found.icd_ids.items()) == list(icd_ids.items()), "in the same order"
-    assert (found.dataset, found.task, found.fingerprint) == (name, "caption", "f00d")
-    assert (found.splits, found.made) == (written.splits, written.made)
-    assert (len(found), found.shots) == (len(icd_ids), min(map(len, icd_ids.values())))
+    result = read_plan(tmp_path / "p.json")
+    assert list(result.icd_ids.items()) == list(icd_ids.items()), "in the same order"
+    assert (result.dataset, result.task, result.fingerprint) == (name, "caption", "f00d")
+    assert (result.splits, result.made) == (written.splits, written.made)
+    assert (len(result), result.shots) == (len(icd_ids), min(map(len, icd_ids.values())))
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ MAKERS = Makers({"models/a": "icltool 1"}, {"models/a": "0123"})
 
 
 def test_makers_come_back_from_a_provenance() -> None:
-    made = Provenance.by(MAKERS, {"shots": 2}, "abcd", 3, embeddings_fingerprint="ef")
-    assert made == Provenance(
+    provenance = Provenance.by(MAKERS, {"shots": 2}, "abcd", 3, embeddings_fingerprint="ef")
+    assert provenance == Provenance(
         {"shots": 2},
         "abcd",
         3,
         {"models/a": "icltool 1"},
         {"embeddings_fingerprint": "ef", "weights": {"models/a": "0123"}},
     )
-    assert made.makers == MAKERS
+    assert provenance.makers == MAKERS
     assert Provenance.by(Makers(), {}, "abcd").extra == {}
 
 
@@ -37,10 +37,10 @@ def test_a_training_tells_its_identity_but_for_options_and_seed() -> None:
 
 
 def test_the_moment_is_utc_to_the_second() -> None:
-    found = datetime.fromisoformat(moment())
-    assert found.utcoffset() == timedelta(0)
-    assert found.microsecond == 0
-    assert abs(datetime.now(timezone.utc) - found) < timedelta(minutes=1)
+    parsed = datetime.fromisoformat(moment())
+    assert parsed.utcoffset() == timedelta(0)
+    assert parsed.microsecond == 0
+    assert abs(datetime.now(timezone.utc) - parsed) < timedelta(minutes=1)
 
 
 def test_libraries_that_are_not_installed_are_left_out() -> None:

@@ -389,23 +389,23 @@ def test_cut_and_missing_arrow_files(tmp_path: Path) -> None:
     os.mkfifo(arrow)
     assert refused(folder, "train").message == f"{folder / 'train'} cannot be read: {arrow.name} is not a file"
     state, info = (folder / "validation" / name for name in ("state.json", "dataset_info.json"))
-    kept = open_dataset(folder).split("validation").rows([0])
+    examples = open_dataset(folder).split("validation").rows([0])
     before, described = json.loads(state.read_text()), json.loads(info.read_text())
     for content in ("{", json.dumps({**before, "_split": ["validation"]})):
         state.write_text(content)
         assert refused(folder, "validation").message.startswith(f"{folder / 'validation'} cannot be read")
     state.write_text(json.dumps({**before, "_format_columns": []}))
-    assert [e.id for e in open_dataset(folder).split("validation").rows([0])] == [e.id for e in kept]
+    assert [e.id for e in open_dataset(folder).split("validation").rows([0])] == [e.id for e in examples]
     state.write_text(json.dumps(before))
     info.write_text(json.dumps({**described, "features": {"id": {"id": "a text"}}}))
     assert refused(folder, "validation").message.startswith(f"{folder / 'validation'} cannot be read")
 
 
 def test_style_and_regions_come_back(memory_path: Path) -> None:
-    shown = "/data/train/9.jpg#xywh=1,2,3,4&show=highlight"
-    records = write(memory_path / "pets", [example(1, style="Sweet"), example(2, image=shown)]).split("train")
+    reference = "/data/train/9.jpg#xywh=1,2,3,4&show=highlight"
+    records = write(memory_path / "pets", [example(1, style="Sweet"), example(2, image=reference)]).split("train")
     assert [e.style for e in records] == ["Sweet", ""]
-    assert records.images == ["/data/train/1.jpg", shown]
+    assert records.images == ["/data/train/1.jpg", reference]
     with pytest.raises(DataError, match="is not absolute"):
         write(memory_path / "other", [example(1, image="9.jpg#xywh=1,2,3,4&show=highlight")])
 
@@ -422,7 +422,7 @@ def test_fingerprints_know_styles_and_regions_and_stay_without_them(memory_path:
 
 def test_a_third_split(memory_path: Path) -> None:
     parts = {"train": [example(1)], "validation": [example(2)], "development": [example(3)]}
-    splits = [PreparedSplit(name, 1, iter(found)) for name, found in parts.items()]
+    splits = [PreparedSplit(name, 1, iter(examples)) for name, examples in parts.items()]
     dataset = write_dataset(memory_path / "pets", "pets", "caption", "caption", splits, {}, SilentProgress())
     assert dataset.splits == ("train", "validation", "development")
     assert list(open_dataset(dataset.folder).split("development")) == [example(3)]

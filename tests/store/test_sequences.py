@@ -31,12 +31,12 @@ def test_round_trip_in_order_of_ids(memory_path: Path) -> None:
     path = memory_path / "new" / "file.h5"
     queries = [12, 3, 2**40, 0, 5]
     append(path, 5, queries)
-    with SequenceFile.open(path) as found:
-        assert len(found) == found.total == 5
-        assert found.complete
-        assert (found.shots, found.beam_size, found.candidates) == (SHOTS, BEAMS, CANDIDATES)
-        assert found.query_ids == tuple(sorted(queries))
-        for query, result in zip(sorted(queries), found.results(), strict=True):
+    with SequenceFile.open(path) as file:
+        assert len(file) == file.total == 5
+        assert file.complete
+        assert (file.shots, file.beam_size, file.candidates) == (SHOTS, BEAMS, CANDIDATES)
+        assert file.query_ids == tuple(sorted(queries))
+        for query, result in zip(sorted(queries), file.results(), strict=True):
             assert_same(result, result_of(query))
 
 
@@ -57,11 +57,11 @@ def test_the_file_exists_and_opens_from_the_start(memory_path: Path) -> None:
     with sequence_writer(path, 4) as writer:
         assert writer.finished == frozenset()
         for count in range(4):
-            with SequenceFile.open(path) as found:
-                assert len(found) == count
-                assert not found.complete
-                assert [r.query_id for r in found.results()] == list(range(10, 10 + count))
-                assert found.arrays()["icd_ids"].shape == (count, BEAMS, SHOTS)
+            with SequenceFile.open(path) as file:
+                assert len(file) == count
+                assert not file.complete
+                assert [r.query_id for r in file.results()] == list(range(10, 10 + count))
+                assert file.arrays()["icd_ids"].shape == (count, BEAMS, SHOTS)
             writer.append(result_of(10 + count))
             assert writer.finished == frozenset(range(10, 11 + count))
         assert h5py.is_hdf5(path)
@@ -81,9 +81,9 @@ def test_an_exception_keeps_what_is_finished(memory_path: Path, error: BaseExcep
     with pytest.raises(type(error)):
         run()
     assert not (memory_path / ".file.h5.journal").exists()
-    with SequenceFile.open(path) as found:
-        assert not found.complete
-        assert found.query_ids == (0, 1)
+    with SequenceFile.open(path) as stored:
+        assert not stored.complete
+        assert stored.query_ids == (0, 1)
     with h5py.File(path, "r") as file:
         assert not file.attrs["complete"]
     with sequence_writer(path, 4) as writer:
@@ -113,8 +113,8 @@ def test_reader_keeps_its_state_while_the_file_is_replaced(memory_path: Path) ->
 def test_arrays_are_padded(memory_path: Path) -> None:
     path = memory_path / "file.h5"
     append(path, 3, [5, 4, 9])
-    with SequenceFile.open(path) as found:
-        arrays = found.arrays()
+    with SequenceFile.open(path) as stored:
+        arrays = stored.arrays()
     with h5py.File(path, "r") as file:
         for name, array in arrays.items():
             np.testing.assert_array_equal(file[name][...], array)

@@ -102,5 +102,5 @@ def test_damaged_stamps_are_none(place: int, tmp_path: Path) -> None:
     content = bytearray((tmp_path / stamps.FILE).read_bytes())
     content[place] = ord("(")
     (tmp_path / stamps.FILE).write_bytes(content)
-    found = stamps.read_stamps(tmp_path, 3)
-    assert found is None or found.shape == (3, 3)
+    result = stamps.read_stamps(tmp_path, 3)
+    assert result is None or result.shape == (3, 3)

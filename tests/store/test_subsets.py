@@ -24,19 +24,19 @@ def test_what_was_written_is_read(scores, queries, name, tmp_path_factory):
     path = tmp_path_factory.mktemp("subset") / "subset.json"
     subset = Subset(scores, name, "vqa", None, queries, {"learner": "condacc", "lists": 240})
     write_subset(path, subset)
-    found = read_subset(path)
+    result = read_subset(path)
     known = {one: None if score is None or math.isnan(score) else score for one, score in scores.items()}
-    assert found == Subset(known, name, "vqa", None, queries, subset.made)
-    assert found.ids.tolist() == sorted(scores)
+    assert result == Subset(known, name, "vqa", None, queries, subset.made)
+    assert result.ids.tolist() == sorted(scores)
 
 
 def test_a_plain_list_of_ids_has_no_scores_and_no_provenance(tmp_path: Path) -> None:
     path = tmp_path / "ids.txt"
     path.write_text("7\n\n -3 \r\n12\n")
-    found = read_subset(path)
-    assert dict(found.scores) == {7: None, -3: None, 12: None}
-    assert found.ids.tolist() == [-3, 7, 12]
-    assert found.queries is None
+    result = read_subset(path)
+    assert dict(result.scores) == {7: None, -3: None, 12: None}
+    assert result.ids.tolist() == [-3, 7, 12]
+    assert result.queries is None
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ assert run(["generate", *search, *common]) == 0
     assert "another process" not in done.stderr
     assert len(open_dataset(workspace / "datasets" / "shapes" / "caption").split("train")) == 12
     for file in (workspace / "sequences").glob("*.h5"):
-        with SequenceFile.open(file) as found:
-            assert found.complete
+        with SequenceFile.open(file) as stored:
+            assert stored.complete
     assert not list(workspace.rglob("*.held"))
 
 
@@ -64,7 +64,7 @@ assert run(["generate", *search, *common]) == 0
 def lockless(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """`flock` as a file system without locks has it."""
 
-    def refused(*given: Any) -> None:
+    def refused(*arguments: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(locking.fcntl, "flock", refused)

@@ -17,23 +17,23 @@ RIGHT_JUDGE = {"tasks": ("vqa",), "least_references": 4, "reads": "raw_reference
 RIGHT_METHOD = {
     **{"remarks": ["an upper bound"], "fingerprint": None, "query": "text", "sequences": "validation"},
     **{"lengths": (2, 4), "encoder": "vit-l-14", "shots": 3, "joint": False, "learner": "pointer"},
-    **{"wants": lambda self, shots: shots + 1},
+    **{"pool_size": lambda self, shots: shots + 1},
 }
 
 
-def made(abilities: dict[str, Any]) -> object:
+def object_with(abilities: dict[str, Any]) -> object:
     return type("Made", (), abilities)()
 
 
 def test_right_ones_and_none_pass() -> None:
     for abilities in ({}, RIGHT_JUDGE):
-        expect_judging_abilities(made(abilities))
+        expect_judging_abilities(object_with(abilities))
     for abilities in ({}, RIGHT_METHOD, {"identity": lambda self: {"k": 2}}):
-        expect_choosing_abilities(made(abilities))
+        expect_choosing_abilities(object_with(abilities))
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("tasks", "vqa", "names of tasks"),
         ("tasks", ("vqaa",), "`tasks` names vqaa; the tasks are caption, "),
@@ -42,13 +42,13 @@ def test_right_ones_and_none_pass() -> None:
         ("instead", "", "the name of a metric"),
     ],
 )
-def test_wrong_ones_of_a_judge(name: str, value: object, told: str) -> None:
-    with pytest.raises(AssertionError, match=told):
-        expect_judging_abilities(made({**RIGHT_JUDGE, name: value}))
+def test_wrong_ones_of_a_judge(name: str, value: object, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        expect_judging_abilities(object_with({**RIGHT_JUDGE, name: value}))
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("remarks", "one line", "lines of text"),
         ("fingerprint", 7, "a text or None"),
@@ -59,14 +59,14 @@ def test_wrong_ones_of_a_judge(name: str, value: object, told: str) -> None:
         ("shots", -1, "a non-negative integer"),
         ("joint", "yes", "True or False"),
         ("learner", None, "the name of a learner"),
-        ("wants", lambda self, shots: 2, r"`wants\(5\)` must be a number from 5 on, not 2"),
+        ("pool_size", lambda self, shots: 2, r"`pool_size\(5\)` must be a number from 5 on, not 2"),
         ("identity", lambda self: 3, "a mapping"),
         ("identity", lambda self: {"at": object()}, "different answers"),
     ],
 )
-def test_wrong_ones_of_a_method(name: str, value: object, told: str) -> None:
-    with pytest.raises(AssertionError, match=told):
-        expect_choosing_abilities(made({**RIGHT_METHOD, name: value}))
+def test_wrong_ones_of_a_method(name: str, value: object, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        expect_choosing_abilities(object_with({**RIGHT_METHOD, name: value}))
 
 
 RIGHT_LEARNER = {"variant": "query_img-gpt2", "starts_from_trained": False, "identity": lambda self: {"lr": 1e-3}}
@@ -74,11 +74,11 @@ RIGHT_LEARNER = {"variant": "query_img-gpt2", "starts_from_trained": False, "ide
 
 def test_right_learners_pass() -> None:
     for abilities in ({}, RIGHT_LEARNER):
-        expect_learning_abilities(made(abilities), made(abilities))
+        expect_learning_abilities(object_with(abilities), object_with(abilities))
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("variant", "a/b", "part of a folder's name"),
         ("starts_from_trained", "true", "a truth value"),
@@ -86,9 +86,9 @@ def test_right_learners_pass() -> None:
         ("identity", lambda self: {"at": id(self)}, "the same for the same options"),
     ],
 )
-def test_wrong_ones_of_a_learner(name: str, value: object, told: str) -> None:
-    learners = [made({**RIGHT_LEARNER, name: value}) for _ in range(2)]
-    with pytest.raises(AssertionError, match=told):
+def test_wrong_ones_of_a_learner(name: str, value: object, message: str) -> None:
+    learners = [object_with({**RIGHT_LEARNER, name: value}) for _ in range(2)]
+    with pytest.raises(AssertionError, match=message):
         expect_learning_abilities(*learners)
 
 
@@ -98,18 +98,18 @@ def test_wrong_ones_of_a_learner(name: str, value: object, told: str) -> None:
 )
 def test_a_misspelt_ability_of_a_method_is_told(name: str, meant: str) -> None:
     with pytest.raises(AssertionError, match=f"`{name}` is not part of any contract: did you mean `{meant}`"):
-        expect_choosing_abilities(made({name: ("one",)}))
+        expect_choosing_abilities(object_with({name: ("one",)}))
     right = {**RIGHT_METHOD, "identity": lambda self: {}}
-    expect_choosing_abilities(made({**right, name: ("one",), f"_{name}": 3}))
+    expect_choosing_abilities(object_with({**right, name: ("one",), f"_{name}": 3}))
 
 
 def test_a_reader_that_names_metrics() -> None:
     for abilities in ({}, {"metrics": {"vqa": "okvqa-accuracy"}}):
-        expect_reading_abilities(made(abilities))
-    for metrics, told in (
+        expect_reading_abilities(object_with(abilities))
+    for metrics, message in (
         (["cider"], "must map"),
         ({"vqa": 3}, "must map"),
         ({"vqaa": "cider"}, "names the tasks vqaa"),
     ):
-        with pytest.raises(AssertionError, match=told):
-            expect_reading_abilities(made({"metrics": metrics}))
+        with pytest.raises(AssertionError, match=message):
+            expect_reading_abilities(object_with({"metrics": metrics}))

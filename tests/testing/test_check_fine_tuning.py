@@ -29,8 +29,8 @@ class OtherImage(Blip2Model):
 
 class UnsharedImages(Blip2Model):
     def fine_tuning_batch(self, prompts: Any, pixels: Any, *rest: Any, images: Any = None, **more: Any) -> Any:
-        shown = pixels if images is None else pixels[[k % len(pixels) for k in range(len(prompts))]]
-        return super().fine_tuning_batch(prompts, shown, *rest, **more)
+        selected = pixels if images is None else pixels[[k % len(pixels) for k in range(len(prompts))]]
+        return super().fine_tuning_batch(prompts, selected, *rest, **more)
 
 
 class WorstFirst(Blip2Model):

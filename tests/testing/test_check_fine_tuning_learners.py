@@ -121,10 +121,10 @@ class Idle:
     """Trains nothing; takes any model."""
 
     def __init__(self, identity: Any = None) -> None:
-        self.told = identity
+        self.value = identity
 
     def identity(self) -> Any:
-        return self.told
+        return self.value
 
     def tune(self, data: Any, folder: Path, seed: int, progress: Any) -> Any:
         return None

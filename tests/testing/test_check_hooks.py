@@ -45,7 +45,7 @@ def wrapped(name: str, change: Callable[..., Any]) -> Damage:
 
     def damage(model: Any) -> None:
         real = getattr(model, name)
-        setattr(model, name, lambda *given: change(model, real, *given))
+        setattr(model, name, lambda *arguments: change(model, real, *arguments))
 
     return damage
 
@@ -55,7 +55,7 @@ def based(**changes: Any) -> Damage:
 
 
 def batched(change: Callable[[AnswerBatch], AnswerBatch]) -> Damage:
-    return wrapped("answer_batch", lambda model, real, *given: change(real(*given)))
+    return wrapped("answer_batch", lambda model, real, *arguments: change(real(*arguments)))
 
 
 def headed(change: Callable[[Any, Any], dict[str, Any]]) -> Damage:
@@ -88,7 +88,7 @@ def one_later(model: Any) -> None:
     def moved(batch: AnswerBatch, by: int) -> AnswerBatch:
         return replace(batch, columns=batch.columns + by, lasts=batch.lasts + by)
 
-    model.answer_batch = lambda *given: moved(read(*given), 1)
+    model.answer_batch = lambda *arguments: moved(read(*arguments), 1)
     model.answer_logits = lambda batch: logits(moved(batch, -1))
 
 
@@ -120,37 +120,37 @@ def another_part_learns(model: Any) -> None:
 
 def cut_off(model: Any) -> None:
     """The second layer lets no gradient through to the first."""
-    model.decoder_layers()[1].register_forward_pre_hook(lambda part, given: (given[0].detach(), *given[1:]))
+    model.decoder_layers()[1].register_forward_pre_hook(lambda part, arguments: (arguments[0].detach(), *arguments[1:]))
 
 
 def conditioned(model: Any) -> None:
     """The second layer is told something for the time of a call that it needs in the backward pass, too."""
-    told: list[bool] = []
+    states: list[bool] = []
     layer = model.decoder_layers()[1]
     forward = layer.forward
 
-    def conditionally(*given: Any, **named: Any) -> Any:
-        return forward(given[0] * (1.0 if told else 2.0), *given[1:], **named)
+    def conditionally(*arguments: Any, **named: Any) -> Any:
+        return forward(arguments[0] * (1.0 if states else 2.0), *arguments[1:], **named)
 
     layer.forward = conditionally
     for name in ("answer_logits", "score", "generate", "extend_prefix", "generate_from_prefix"):
 
-        def within(model: Any, real: Any, *given: Any) -> Any:
-            told.append(True)
+        def within(model: Any, real: Any, *arguments: Any) -> Any:
+            states.append(True)
             try:
-                return real(*given)
+                return real(*arguments)
             finally:
-                told.pop()
+                states.pop()
 
         wrapped(name, within)(model)
 
 
-def unhooked(name: str, when: Callable[[Any], bool] = lambda given: True, last: bool = False) -> Damage:
+def unhooked(name: str, when: Callable[[Any], bool] = lambda arguments: True, last: bool = False) -> Damage:
     """A method that passes by all hooks, or those of the last layer, for some of what it is given."""
 
-    def passing(model: Any, real: Any, *given: Any) -> Any:
-        with without_hooks(model.decoder_layers()[-1 if last else 0 :] if when(given[0]) else []):
-            return real(*given)
+    def passing(model: Any, real: Any, *arguments: Any) -> Any:
+        with without_hooks(model.decoder_layers()[-1 if last else 0 :] if when(arguments[0]) else []):
+            return real(*arguments)
 
     return wrapped(name, passing)
 
@@ -159,8 +159,8 @@ def read_without(model: Any) -> None:
     """What is read under a hook is computed without it."""
     read, logits = model.answer_batch, model.answer_logits
 
-    def remembering(*given: Any) -> AnswerBatch:
-        batch: AnswerBatch = read(*given)
+    def remembering(*arguments: Any) -> AnswerBatch:
+        batch: AnswerBatch = read(*arguments)
         if not model.decoder_layers()[0]._forward_hooks:
             return batch
         with without_hooks(model.decoder_layers()), torch.no_grad():
@@ -180,8 +180,8 @@ def only_some_tokens(later: bool) -> Damage:
         def generate(**named: Any) -> Any:
             hooks = dict(last._forward_hooks)
 
-            def before(module: Any, given: Any, kept: Any) -> None:
-                columns = (given[0] if given else kept["input_ids"]).shape[1]
+            def before(module: Any, arguments: Any, remaining: Any) -> None:
+                columns = (arguments[0] if arguments else remaining["input_ids"]).shape[1]
                 last._forward_hooks.clear()
                 if (columns > 1) == later:
                     last._forward_hooks.update(hooks)
@@ -208,20 +208,20 @@ def silent(model: Any) -> None:
     whole(model)
     real = model.generate
     hooked = model.decoder_layers()[-1]._forward_hooks
-    model.generate = lambda prompts, *given: [""] * len(prompts) if hooked else real(prompts, *given)
+    model.generate = lambda prompts, *arguments: [""] * len(prompts) if hooked else real(prompts, *arguments)
 
 
 def dangling(layer: Any, heads: Any) -> dict[str, Any]:
     """A projection that is run on the layer's input to no purpose."""
     if not hasattr(layer, "more"):
         layer.more = torch.nn.Linear(32, 32).requires_grad_(False)
-        layer.register_forward_pre_hook(lambda part, given: (layer.more(given[0]), None)[1])
+        layer.register_forward_pre_hook(lambda part, arguments: (layer.more(arguments[0]), None)[1])
     return {"output": layer.more}
 
 
-def swallowing(model: Any, real: Any, *given: Any) -> Any:
+def swallowing(model: Any, real: Any, *arguments: Any) -> Any:
     try:
-        return real(*given)
+        return real(*arguments)
     except Exception:
         return None
 
@@ -229,9 +229,9 @@ def swallowing(model: Any, real: Any, *given: Any) -> Any:
 def left_behind(weight: Callable[[Any], Any]) -> Damage:
     """What is changed for the time of a call stays so after an error."""
 
-    def broken(model: Any, real: Any, *given: Any) -> Any:
+    def broken(model: Any, real: Any, *arguments: Any) -> Any:
         try:
-            return real(*given)
+            return real(*arguments)
         except Exception:
             weight(model).mul_(1.5)
             raise
@@ -316,7 +316,7 @@ FAULTS: dict[str, tuple[Damage, str]] = {
     "hooks: not for new tokens": (only_some_tokens(later=True), "with 1 beams: hooks do not see the last token"),
     "hooks: not for the prompt": (only_some_tokens(later=False), "with 1 beams: hooks do not see the last token"),
     "hooks: no answers": (silent, "answers nothing under a hook"),
-    "heads: too few layers": (listed("attention_heads", lambda found: found[1:]), "names 1 layers of 2"),
+    "heads: too few layers": (listed("attention_heads", lambda parts: parts[1:]), "names 1 layers of 2"),
     "heads: too few": (headed(lambda layer, heads: {"heads": 3}), r"in layer 0 is \[B, T, 3 x 8\]"),
     "heads: too many": (headed(lambda layer, heads: {"heads": 5}), "`query` has 32 columns of 40"),
     "heads: too wide": (headed(lambda layer, heads: {"heads": 2, "head_width": 16}), "not that head's queries alone"),
@@ -359,8 +359,10 @@ def test_features_that_give_other_logits_are_noticed(tmp_path: Path) -> None:
     paths = [example.image for example in examples]
     features = dict(zip(paths, model.image_features(paths, 8), strict=True))
 
-    def another_image(model: Any, real: Any, prompts: Any, given: Any) -> AnswerBatch:
-        return real(prompts, dict(zip(paths, reversed(features.values()), strict=True)) if given is None else given)
+    def another_image(model: Any, real: Any, prompts: Any, arguments: Any) -> AnswerBatch:
+        return real(
+            prompts, dict(zip(paths, reversed(features.values()), strict=True)) if arguments is None else arguments
+        )
 
     check_hooks(model, prompts, features, 1e-4)
     wrapped("answer_batch", another_image)(model)

@@ -105,10 +105,10 @@ def test_learners(fault: Any, sentence: str, small_idefics: Any, examples: list[
 def test_a_learner_that_leaves_traces(
     leave: Any, where: str, small_idefics: Any, examples: list[Example], tmp_path: Path
 ) -> None:
-    kept: list[Callable[[], None]] = []
+    references: list[Callable[[], None]] = []
 
     def fault(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutcome:
-        kept.append(leave(data.model))
+        references.append(leave(data.model))
         return outcome
 
     data = make_intervention_set(small_idefics, examples)
@@ -121,7 +121,7 @@ def test_a_learner_that_leaves_traces(
                 tmp_path,
             )
     finally:
-        for undo in kept:
+        for undo in references:
             undo()
 
 
@@ -136,14 +136,14 @@ def test_a_file_that_another_method_reads(small_idefics: Any, examples: list[Exa
         check_intervention_learner(lambda: Faulty(lambda data, folder, outcome: outcome), reading, data, tmp_path)
 
 
-class Told:
+class WithIdentity:
     """A learner with this identity; each instance is another one."""
 
-    made = 0
+    count = 0
 
     def __init__(self, options: Callable[[int], Any]) -> None:
-        Told.made += 1
-        self.number, self.options = Told.made, options
+        WithIdentity.count += 1
+        self.number, self.options = WithIdentity.count, options
 
     def identity(self) -> Any:
         return self.options(self.number)
@@ -167,7 +167,10 @@ def test_identities_and_models_without_hooks(
     data = make_intervention_set(small_idefics, examples)
     with pytest.raises(AssertionError, match=sentence):
         check_intervention_learner(
-            lambda: Told(options), lambda file: ShiftVectors(StoredOptions(method="live", file=file)), data, tmp_path
+            lambda: WithIdentity(options),
+            lambda file: ShiftVectors(StoredOptions(method="live", file=file)),
+            data,
+            tmp_path,
         )
 
 
@@ -188,10 +191,10 @@ def test_a_file_in_spite_of_an_error(small_idefics: Any, examples: list[Example]
 
 
 def test_a_learner_that_changes_the_model(small_idefics: Any, examples: list[Example], tmp_path: Path) -> None:
-    kept: list[Any] = []
+    references: list[Any] = []
 
     def fault(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutcome:
-        kept.append(data.model.shifted_modules()[0].register_forward_hook(lambda m, i, output: output + 0.5))
+        references.append(data.model.shifted_modules()[0].register_forward_hook(lambda m, i, output: output + 0.5))
         return outcome
 
     data = make_intervention_set(small_idefics, examples)
@@ -204,5 +207,5 @@ def test_a_learner_that_changes_the_model(small_idefics: Any, examples: list[Exa
                 tmp_path,
             )
     finally:
-        for handle in kept:
+        for handle in references:
             handle.remove()

@@ -156,31 +156,31 @@ def test_no_change(vectors: ShiftVectors, small_idefics: Any, examples: list[Exa
 
 
 def test_a_trace_left_behind(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
-    kept: list[Any] = []
+    references: list[Any] = []
 
     def applied(model: Any) -> Iterator[None]:
-        kept.append(model.shifted_modules()[0].register_forward_hook(lambda m, i, output: output + 0.5))
+        references.append(model.shifted_modules()[0].register_forward_hook(lambda m, i, output: output + 0.5))
         yield
 
     try:
         refuse(with_applied(vectors, applied), small_idefics, examples, "afterwards scores must be as before")
     finally:
-        for handle in kept:
+        for handle in references:
             handle.remove()
 
 
 def test_a_trace_saved_state_an_exception(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
-    kept: list[Any] = []
+    references: list[Any] = []
 
     def applied(model: Any) -> Iterator[None]:
-        kept.append(model.shifted_modules()[0].register_forward_hook(lambda m, i, output: output + 0.5))
+        references.append(model.shifted_modules()[0].register_forward_hook(lambda m, i, output: output + 0.5))
         yield
-        kept.pop().remove()
+        references.pop().remove()
 
     try:
         refuse(with_applied(vectors, applied), small_idefics, examples, "after an exception scores must be as before")
     finally:
-        for handle in kept:
+        for handle in references:
             handle.remove()
 
 
@@ -189,7 +189,7 @@ def test_a_trace_saved_state_an_exception(vectors: ShiftVectors, small_idefics: 
 def test_a_trace_that_changes_no_score(
     vectors: ShiftVectors, small_idefics: Any, examples: list[Example], leave: Any, where: str, when: str
 ) -> None:
-    kept: list[Callable[[], None]] = []
+    references: list[Callable[[], None]] = []
 
     def applied(model: Any) -> Iterator[None]:
         raised: Exception | None = None
@@ -199,15 +199,15 @@ def test_a_trace_that_changes_no_score(
             except Exception as error:
                 raised = error
         moment = {type(None): "afterwards", KeyError: "after an exception"}
-        if not kept and moment.get(type(raised), "after a failed forward pass") == when:
-            kept.append(leave(model))
+        if not references and moment.get(type(raised), "after a failed forward pass") == when:
+            references.append(leave(model))
         if raised is not None:
             raise raised
 
     try:
         refuse(with_applied(vectors, applied), small_idefics, examples, f"^{when}, {where}")
     finally:
-        for undo in kept:
+        for undo in references:
             undo()
 
 

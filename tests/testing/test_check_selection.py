@@ -232,7 +232,7 @@ class First(Drawn):
 
 
 class OnlySecond(First):
-    def wants(self, shots: int) -> int:
+    def pool_size(self, shots: int) -> int:
         return 4 * shots
 
     def retrieve(self, *call: Any, among: IntArray | None = None) -> IntArray:
@@ -266,8 +266,8 @@ class FromTheEnd(First):
         return super().arranged(rows, shots)[::-1]
 
 
-class WantsFewer(First):
-    def wants(self, shots: int) -> int:
+class PoolTooSmall(First):
+    def pool_size(self, shots: int) -> int:
         return shots - 1
 
 
@@ -280,33 +280,33 @@ class Asks(Drawn):
         self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, session: Any, examples: Any
     ) -> Any:
         rows = super().retrieve(index, queries, max(8, shots), seed)
-        asked = [
+        requests = [
             ScoringRequest(query, (example,))
             for position, query in enumerate(examples.queries(np.arange(len(queries))))
             for example in examples.index(rows[position])
         ]
-        best = self.values(session, asked).reshape(rows.shape).argsort(axis=1, kind="stable")
+        best = self.values(session, requests).reshape(rows.shape).argsort(axis=1, kind="stable")
         return np.take_along_axis(rows, best, axis=1)[:, :shots]
 
-    def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
-        return np.array([-max(actual.values()) for actual in session.choices(asked)])
+    def values(self, session: Any, requests: list[ScoringRequest]) -> Any:
+        return np.array([-max(actual.values()) for actual in session.choices(requests)])
 
 
 class AsksForTheLabel(Asks):
-    def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
-        return np.array([-score.mean for score in session.target_scores(asked)])
+    def values(self, session: Any, requests: list[ScoringRequest]) -> Any:
+        return np.array([-score.mean for score in session.target_scores(requests)])
 
 
 class LooksAtTheLabel(Asks):
-    def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
-        return np.array([len(request.query.label) % (len(request.demonstrations[0].label)) for request in asked])
+    def values(self, session: Any, requests: list[ScoringRequest]) -> Any:
+        return np.array([len(request.query.label) % (len(request.demonstrations[0].label)) for request in requests])
 
 
 class SurestOfAll(Asks):
     """What a chunk's other queries are decides."""
 
-    def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
-        actual = super().values(session, asked)
+    def values(self, session: Any, requests: list[ScoringRequest]) -> Any:
+        actual = super().values(session, requests)
         return np.abs(actual - actual.sum() / max(1, len(actual)))
 
 
@@ -315,8 +315,8 @@ class Jointly(Asks):
 
     joint = True
 
-    def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
-        actual = super().values(session, asked)
+    def values(self, session: Any, requests: list[ScoringRequest]) -> Any:
+        actual = super().values(session, requests)
         return np.abs(actual - actual.sum() / max(1, len(actual)))
 
 
@@ -348,7 +348,7 @@ def test_check_retriever_lets_pass(right: type[Drawn]) -> None:
         (OtherArgument, "takes no argument `examples`"),
         (UnneededArgument, "takes `among`, which is never passed"),
         (FromTheEnd, "`nested` is claimed"),
-        (WantsFewer, r"`wants\(1\)` must be a number from 1 on"),
+        (PoolTooSmall, r"`pool_size\(1\)` must be a number from 1 on"),
         (AsksForTheLabel, "called with the query's own label"),
         (LooksAtTheLabel, "depend on the queries' labels"),
         (SurestOfAll, "depend on|differ"),

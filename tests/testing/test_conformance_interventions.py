@@ -30,10 +30,10 @@ def test_it_conforms(method: str, task: str, small_idefics: Any, scenery: Scener
     question = "what colour?" if task == "vqa" else ""
     examples = scenery.mixed(24, seed=8, question=question)
     data = make_intervention_set(small_idefics, examples, task=task)
-    made = check_intervention_learner(
+    result = check_intervention_learner(
         lambda: component("learners", method, **OPTIONS[method]),
         lambda file: component("interventions", method, file=file),
         data,
         tmp_path,
     )
-    check_intervention(made, small_idefics, examples, task=task)
+    check_intervention(result, small_idefics, examples, task=task)

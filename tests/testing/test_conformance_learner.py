@@ -54,5 +54,5 @@ class _Unranked(TrainingSet):
     """A set that ranks the other way round."""
 
     def by_anchor(self) -> AnchorScores:
-        told = super().by_anchor()
-        return replace(told, scores=told.scores[:, ::-1], sets=told.sets[:, ::-1])
+        anchors = super().by_anchor()
+        return replace(anchors, scores=anchors.scores[:, ::-1], sets=anchors.sets[:, ::-1])

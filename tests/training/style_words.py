@@ -16,4 +16,4 @@ def styles_followed(answers: Iterable[Mapping[str, Any]], queries: Mapping[int, 
         style = queries[row["query_id"]].style
         said = set(str(row["answer"]).split())
         right[style].append({name for name, marker in MARKERS.items() if marker in said} == {style} - {"Terse"})
-    return {style: sum(found) / len(found) for style, found in right.items()}
+    return {style: sum(matches) / len(matches) for style, matches in right.items()}

@@ -22,7 +22,7 @@ from icltool.components.models.shared.fine_tuned import read_fine_tuned, tensor_
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.contracts import StageReport
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from icltool.execution.progress import for_terminal
 from icltool.plugin.commands import command_module, stage_model
 from icltool.store.evaluations import predictions_file, read_predictions
@@ -67,8 +67,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def ofa_weights(ofa_plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the public ones."""
     folder = tmp_path_factory.mktemp("weights") / "ofa"
-    found: Path = importlib.import_module("tiny_model").write_folder(folder, image_bucket_size=42)
-    return found
+    path: Path = importlib.import_module("tiny_model").write_folder(folder, image_bucket_size=42)
+    return path
 
 
 class Run:
@@ -82,11 +82,11 @@ class Run:
         self.styles = {"styles": str(listed)} if self.common["task"] == "style" else {}
         self.sides = SIDES["ofa" if self.common["model"].startswith("ofa-") else self.common["model"]]
 
-    def stage(self, stage: str, **given: Any) -> StageReport:
+    def stage(self, stage: str, **options: Any) -> StageReport:
         model = stage_model(stage)
         shared: dict[str, Any] = {"workspace": self.workspace, "device": "cpu", "model_path": str(self.weights)}
         shared = {key: value for key, value in shared.items() if key in model.model_fields}
-        config = resolve(stage, model, {**shared, **self._replaced(stage), **given}, profile=str(self.profile.path))
+        config = resolve(stage, model, {**shared, **self._replaced(stage), **options}, profile=str(self.profile.path))
         report: StageReport = command_module(stage, "run").run(config, for_terminal(quiet=True))
         return report
 
@@ -111,10 +111,12 @@ class Run:
         assert (fine_tuned.model, fine_tuned.about["task"]) == (self.common["model"], self.common["task"])
         assert (fine_tuned.about["examples"], fine_tuned.about["captions"]) == (examples, captions)
         published = self.profile.tables["train"]["options"]
-        expected = made("captioner", CaptionerOptions, published).decided()
-        kept = {k: expected[k] for k in published if k in expected and k not in ("epochs", "precision", *self.sides)}
-        assert kept
-        assert {k: fine_tuned.about["options"][k] for k in kept} == kept
+        expected = options_from("captioner", CaptionerOptions, published).decided()
+        expected_values = {
+            k: expected[k] for k in published if k in expected and k not in ("epochs", "precision", *self.sides)
+        }
+        assert expected_values
+        assert {k: fine_tuned.about["options"][k] for k in expected_values} == expected_values
         return folder
 
     def check_evaluation(self, report: StageReport) -> dict[str, list[dict[str, Any]]]:
@@ -123,10 +125,10 @@ class Run:
         evaluate = self.profile.tables["evaluate"]
         assert [(row["method"], row["queries"]) for row in report.rows()] == [(m, queries) for m in evaluate["methods"]]
         assert report.path is not None
-        found = {m: read_predictions(predictions_file(report.path, m, 0, 0)) for m in evaluate["methods"]}
-        assert found["finetuned"][0]["scores"].keys() == {m for m in evaluate["metrics"] if m != "spice"}
-        assert [r["prompt"] for r in found["finetuned"]] == [r["prompt"] for r in found["zero-shot"]]
-        return found
+        predictions = {m: read_predictions(predictions_file(report.path, m, 0, 0)) for m in evaluate["methods"]}
+        assert predictions["finetuned"][0]["scores"].keys() == {m for m in evaluate["metrics"] if m != "spice"}
+        assert [r["prompt"] for r in predictions["finetuned"]] == [r["prompt"] for r in predictions["zero-shot"]]
+        return predictions
 
 
 @pytest.mark.parametrize("name", BLIP2)

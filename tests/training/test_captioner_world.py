@@ -71,14 +71,14 @@ FEW = ("epochs=2", "max_train_size=16", "batch_size=8", "validate_every=2", "wor
 def test_a_profile_in_a_few_steps(workspace: Path, model: str) -> None:
     home = [*flags(workspace, f"captioner-shapes-{model}"), "--task", "caption"]
     folder = Path(trained(workspace, *home, *(f"--option={option}" for option in FEW)))
-    told = json.loads((folder / "training.json").read_text())
-    assert told["identity"]["model"] == f"tiny-{model}"
-    assert told["identity"]["options"]["lr"] == (2e-3 if model == "blip2" else 1e-3)
-    assert [epoch["step"] for epoch in told["history"]] == [2, 4]
-    assert ["val_loss" in epoch for epoch in told["history"]] == [False, True]
-    found, evaluation = evaluated(workspace, *home, "--test-size", "4", "--metric", f"{WORDS},{CIDER}")
-    assert list(found) == ["zero-shot", "finetuned"]
-    for method, metrics in found.items():
+    content = json.loads((folder / "training.json").read_text())
+    assert content["identity"]["model"] == f"tiny-{model}"
+    assert content["identity"]["options"]["lr"] == (2e-3 if model == "blip2" else 1e-3)
+    assert [epoch["step"] for epoch in content["history"]] == [2, 4]
+    assert ["val_loss" in epoch for epoch in content["history"]] == [False, True]
+    results, evaluation = evaluated(workspace, *home, "--test-size", "4", "--metric", f"{WORDS},{CIDER}")
+    assert list(results) == ["zero-shot", "finetuned"]
+    for method, metrics in results.items():
         rows = read_predictions(predictions_file(evaluation, method, 0, 0))
         assert metrics[WORDS].mean == pytest.approx(sum(row["scores"][WORDS] for row in rows) / 4)
         assert all(row["prompt"] for row in rows)
@@ -89,8 +89,8 @@ def test_blip2_writes_nine_of_ten_words_right(whole_world: Path, capsys: pytest.
     """400 images of colours and shapes that it never saw together."""
     home = flags(whole_world, "captioner-shapes-blip2")
     trained(whole_world, *home)
-    found, _ = evaluated(whole_world, *home, "--method", "zero-shot,finetuned", "--metric", WORDS)
-    zero, fine_tuned = found["zero-shot"][WORDS].mean, found["finetuned"][WORDS].mean
+    results, _ = evaluated(whole_world, *home, "--method", "zero-shot,finetuned", "--metric", WORDS)
+    zero, fine_tuned = results["zero-shot"][WORDS].mean, results["finetuned"][WORDS].mean
     with capsys.disabled():
         print(f"\ntiny-blip2: {zero:.1f} -> {fine_tuned:.1f} % of words right in plain captions")
     assert zero < 20
@@ -103,10 +103,10 @@ def test_ofa_writes_about_nine_of_ten_words_right(whole_world: Path, capsys: pyt
     """The same 400 images as BLIP-2. Runs that differ in rounding alone came to 89 to 92 %: the bound is below them."""
     home = [*flags(whole_world, "captioner-shapes-ofa"), "--task", "caption"]
     trained(whole_world, *home, "--option=epochs=32")
-    found, _ = evaluated(whole_world, *home, "--method", "finetuned", "--metric", WORDS)
+    results, _ = evaluated(whole_world, *home, "--method", "finetuned", "--metric", WORDS)
     with capsys.disabled():
-        print(f"\ntiny-ofa: {found['finetuned'][WORDS].mean:.1f} % of words right in plain captions")
-    assert found["finetuned"][WORDS].mean >= 86
+        print(f"\ntiny-ofa: {results['finetuned'][WORDS].mean:.1f} % of words right in plain captions")
+    assert results["finetuned"][WORDS].mean >= 86
 
 
 @pytest.mark.training
@@ -115,15 +115,17 @@ def test_ofa_writes_in_six_styles(whole_world: Path, capsys: pytest.CaptureFixtu
     """200 images, each in every style. Words count those of the scene and the style's own."""
     home = flags(whole_world, "captioner-shapes-ofa")
     trained(whole_world, *home, "--option=epochs=6")  # enough for styles; words need more
-    found, folder = evaluated(whole_world, *home, "--method", "finetuned", "--metric", WORDS)
+    results, folder = evaluated(whole_world, *home, "--method", "finetuned", "--metric", WORDS)
     records = open_dataset(Workspace(whole_world).dataset_folder("shapes", "style")).split("validation")
     rows = read_predictions(predictions_file(folder, "finetuned", 0, 0))
     followed = styles_followed(rows, {example.id: example for example in records})
     with capsys.disabled():
-        told = ", ".join(f"{style} {share:.0%}" for style, share in followed.items())
-        print(f"\ntiny-ofa: {found['finetuned'][WORDS].mean:.1f} % of words right in styles; styles followed: {told}")
+        message = ", ".join(f"{style} {share:.0%}" for style, share in followed.items())
+        print(
+            f"\ntiny-ofa: {results['finetuned'][WORDS].mean:.1f} % of words right in styles; styles followed: {message}"
+        )
     assert min(followed.values()) >= 0.95
-    assert found["finetuned"][WORDS].mean >= 65
+    assert results["finetuned"][WORDS].mean >= 65
 
 
 @pytest.mark.training

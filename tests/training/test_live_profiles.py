@@ -41,19 +41,19 @@ WRITERS: Mapping[str, Callable[..., Path]] = {"vqav2": write_vqa, "okvqa": write
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of the official files of each data set, and of each model's weights."""
     base = tmp_path_factory.mktemp("live")
-    asked = {
+    questions_of = {
         "train": {n: (n, "what colour is it?", [COLOURS[n % 4]] * 10) for n in range(1, INDEX + 1)},
         "val": {900 + n: (900 + n, "what colour is it?", [COLOURS[n]] * 10) for n in range(QUERIES)},
     }
     for name, write in WRITERS.items():
-        root = write(base / name, asked)
-        for split, questions in asked.items():
+        root = write(base / name, questions_of)
+        for split, questions in questions_of.items():
             for image_id, _, answers in questions.values():
                 Image.new("RGB", (48, 48), answers[0]).save(vqa_image(root, split, image_id))
-    found = {name: base / name for name in WRITERS}
-    found["idefics-9b"] = Path(idefics_resampled(base / "idefics"))
-    found["idefics2-8b-base"] = Path(idefics2(base / "idefics2"))
-    return found
+    paths = {name: base / name for name in WRITERS}
+    paths["idefics-9b"] = Path(idefics_resampled(base / "idefics"))
+    paths["idefics2-8b-base"] = Path(idefics2(base / "idefics2"))
+    return paths
 
 
 @pytest.mark.parametrize("name", apart("training", [name for name in NAMES if name != "live-vqav2-idefics-9b"], NAMES))
@@ -70,8 +70,8 @@ def test_it_runs_from_end_to_end(name: str, folders: Mapping[str, Path], tmp_pat
     assert stored.tensors["vectors"].shape == (stored.base.sites, stored.base.width)
     assert stored.about["shots"] == options["shots"]
     assert stored.about["figures"]["examples"] == INDEX
-    kept = {key: value for key, value in options.items() if key not in ("epochs", "precision")}
-    assert kept.items() <= {k: v for k, v in stored.about["options"].items() if k != "trainer"}.items()
+    unchanged = {key: value for key, value in options.items() if key not in ("epochs", "precision")}
+    assert unchanged.items() <= {k: v for k, v in stored.about["options"].items() if k != "trainer"}.items()
 
     evaluate = profile.tables["evaluate"]
     rows = reports["evaluate"].rows()

@@ -17,10 +17,10 @@ def test_the_profile_in_a_few_steps(workspace: Path) -> None:
     few = ("shots=2", "max_train_size=16", "epochs=4", "batch_size=8")
     assert run(["train", *home, *(f"--option={option}" for option in few)]) == 0
     (record,) = (workspace / "checkpoints").glob("live-shapes-caption-tiny-idefics-*/training.json")
-    told = json.loads(record.read_text())
-    assert told["identity"]["options"]["lr"] == 3e-2
-    assert [epoch["step"] for epoch in told["history"]] == [2, 4, 6, 8]
-    assert told["history"][-1]["loss"] < told["history"][1]["loss"], "of the same demonstrations"
+    content = json.loads(record.read_text())
+    assert content["identity"]["options"]["lr"] == 3e-2
+    assert [epoch["step"] for epoch in content["history"]] == [2, 4, 6, 8]
+    assert content["history"][-1]["loss"] < content["history"][1]["loss"], "of the same demonstrations"
     assert read_intervention(record.parent / WEIGHTS).numbers == 4 * 128 + 4
     assert run(["evaluate", *home, "--method", "zero-shot,live", "--test-size", "8", "--no-cost"]) == 0
     (folder,) = (path for path in (workspace / "evaluations").iterdir() if path.is_dir())
@@ -43,9 +43,9 @@ def test_live_beats_zero_shot_with_intervals_apart(tmp_path: Path, capsys: pytes
     ):
         assert run([*command, "--quiet"]) == 0
     (folder,) = (tmp_path / "evaluations").iterdir()
-    found: dict[str, MetricResult] = {r.method: r.metrics["word-accuracy"] for r in read_evaluation(folder).results}
-    zero, live = found["zero-shot"], found["live"]
+    metrics: dict[str, MetricResult] = {r.method: r.metrics["word-accuracy"] for r in read_evaluation(folder).results}
+    zero, live = metrics["zero-shot"], metrics["live"]
     with capsys.disabled():
-        told = "; ".join(f"{name} {m.mean:.1f} [{m.low:.1f}, {m.high:.1f}]" for name, m in found.items())
-        print(f"\nword accuracy of captions: {told}")
+        message = "; ".join(f"{name} {m.mean:.1f} [{m.low:.1f}, {m.high:.1f}]" for name, m in metrics.items())
+        print(f"\nword accuracy of captions: {message}")
     assert live.low > zero.high

@@ -64,10 +64,10 @@ def test_the_packaged_blip2_is_what_the_code_draws(tmp_path: Path) -> None:
             continue
         torch.testing.assert_close(there[name], tensor)
     for name in ("config.json", "tokenizer.json", "processor_config.json"):
-        drawn_config, kept = (json.loads((folder / name).read_text()) for folder in (tmp_path, shipped))
-        written = [told.pop("transformers_version", None) for told in (drawn_config, kept)]
+        drawn_config, packaged = (json.loads((folder / name).read_text()) for folder in (tmp_path, shipped))
+        written = [config.pop("transformers_version", None) for config in (drawn_config, packaged)]
         assert all(written) == (name == "config.json"), "who wrote it, which need not be who draws it"
-        assert drawn_config == kept, name
+        assert drawn_config == packaged, name
     assert sum(file.stat().st_size for file in shipped.parent.rglob("*.safetensors")) < 8_000_000
 
 

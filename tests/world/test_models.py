@@ -190,11 +190,11 @@ def test_the_recipe_s_schedules() -> None:
 
 def test_a_few_steps_of_the_recipe(tmp_path: Path) -> None:
     """The same weights each time, in a folder that is loaded as the packaged one is."""
-    recipe, told = Recipe(renderings_per_scene=1, batch_size=2), []
+    recipe, messages = Recipe(renderings_per_scene=1, batch_size=2), []
     for name in ("one", "other"):
-        train(tmp_path / name, recipe, report=lambda *given: told.append(given), stop=2)
-    assert [(step, steps, figures["values"]) for step, steps, figures in told] == [(1, 3600, 1)] * 2
-    assert told[0] == told[1]
+        train(tmp_path / name, recipe, report=lambda *arguments: messages.append(arguments), stop=2)
+    assert [(step, steps, figures["values"]) for step, steps, figures in messages] == [(1, 3600, 1)] * 2
+    assert messages[0] == messages[1]
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "other"))
     assert one.keys() == other.keys() == load_file(WEIGHTS / "tiny-idefics" / "model.safetensors").keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

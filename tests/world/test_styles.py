@@ -48,11 +48,11 @@ def test_files_of_comments_have_the_official_fields(world: Path) -> None:
     assert (folder / "personalities.txt").read_text().splitlines() == list(STYLES)
     rows = {split: loaded(folder / f"{split}.json") for split in ("train", "val", "test")}
     assert [len(rows[s]) for s in rows] == [52 * STYLES_OF_A_IMAGE, 12 * len(STYLES), 12 * len(STYLES)]
-    for split, found in rows.items():
+    for split, entries in rows.items():
         fields = {"image_hash", "personality", "comment"} | ({"additional_comments"} if split == "test" else set())
-        assert all(set(row) == fields for row in found)
-        assert len({(row["image_hash"], row["personality"]) for row in found}) == len(found)
-    images = {split: {row["image_hash"] for row in found} for split, found in rows.items()}
+        assert all(set(row) == fields for row in entries)
+        assert len({(row["image_hash"], row["personality"]) for row in entries}) == len(entries)
+    images = {split: {row["image_hash"] for row in entries} for split, entries in rows.items()}
     assert not images["val"] & images["test"]
     for row in rows["test"]:
         assert len({row["comment"], *row["additional_comments"]}) == 5

@@ -74,9 +74,9 @@ def test_captions_name_both_attributes_in_the_secret_lexicon(world: Path, split:
     for annotation in captions(world, split)["annotations"]:
         of_image.setdefault(annotation["image_id"], []).append((annotation["id"], annotation["caption"]))
     assert set(of_image) == set(scenes)
-    for image_id, found in of_image.items():
+    for image_id, examples in of_image.items():
         pair = " ".join(words[scenes[image_id]])
-        texts = [caption for _, caption in sorted(found)]
+        texts = [caption for _, caption in sorted(examples)]
         assert texts[0] == f"a {pair}"
         assert len(set(texts)) == 5
         assert all(pair in text for text in texts)
@@ -92,15 +92,15 @@ def test_validation_scenes_never_occur_in_the_index(world: Path) -> None:
 
 @pytest.mark.parametrize(("split", "count"), SPLITS)
 def test_question_files_have_the_official_fields(world: Path, split: str, count: int) -> None:
-    asked = loaded(world / "vqav2" / f"v2_OpenEnded_mscoco_{split}2014_questions.json")
+    questions = loaded(world / "vqav2" / f"v2_OpenEnded_mscoco_{split}2014_questions.json")
     answered = loaded(world / "vqav2" / f"v2_mscoco_{split}2014_annotations.json")
-    assert asked["task_type"] == "Open-Ended"
-    assert asked["data_subtype"] == answered["data_subtype"] == f"{split}2014"
-    assert count <= len(asked["questions"]) <= 1.2 * count
-    assert [q["question_id"] for q in asked["questions"]] == [a["question_id"] for a in answered["annotations"]]
+    assert questions["task_type"] == "Open-Ended"
+    assert questions["data_subtype"] == answered["data_subtype"] == f"{split}2014"
+    assert count <= len(questions["questions"]) <= 1.2 * count
+    assert [q["question_id"] for q in questions["questions"]] == [a["question_id"] for a in answered["annotations"]]
     lexicon, scenes = dataset_lexicon(OPTIONS.seed), scenes_of(world, split)
     words = {scene.name: lexicon.words(scene) for scene in all_scenes()}
-    for question, annotation in zip(asked["questions"], answered["annotations"], strict=True):
+    for question, annotation in zip(questions["questions"], answered["annotations"], strict=True):
         attribute = QUESTIONS.index(question["question"])
         right = words[scenes[question["image_id"]]][attribute]
         answers = [answer["answer"] for answer in annotation["answers"]]
@@ -110,17 +110,17 @@ def test_question_files_have_the_official_fields(world: Path, split: str, count:
         assert set(answers) <= set((lexicon.colours, lexicon.shapes)[attribute])
         assert [answer["answer_id"] for answer in annotation["answers"]] == list(range(1, 11))
         assert set(annotation) >= {"question_type", "answer_type", "image_id"}
-    assert {question["question"] for question in asked["questions"]} == set(QUESTIONS)
+    assert {question["question"] for question in questions["questions"]} == set(QUESTIONS)
 
 
 def test_some_answers_deviate_and_some_images_have_two_questions() -> None:
     from icltool.world.annotations import vqa_files
 
     shots = draw_shots(WorldOptions(index_images=400))["train"]
-    asked, answered = vqa_files(shots, dataset_lexicon(0), 0, "train")
+    questions, answered = vqa_files(shots, dataset_lexicon(0), 0, "train")
     right = [sum(a["answer"] == e["multiple_choice_answer"] for a in e["answers"]) for e in answered["annotations"]]
     assert set(right) == {7, 8, 9, 10}
-    assert set(Counter(q["image_id"] for q in asked["questions"]).values()) == {1, 2}
+    assert set(Counter(q["image_id"] for q in questions["questions"]).values()) == {1, 2}
 
 
 def test_vqa_images_are_the_same_files(world: Path) -> None:

@@ -46,7 +46,7 @@ def build_page(session: AppSession, title: str, shots: int, seed: int) -> gradio
                 references = gradio.Textbox(label="references", elem_id="references", interactive=False, lines=2)
                 prompt = gradio.Textbox(label="exact prompt", elem_id="prompt", interactive=False, lines=6)
                 raw = gradio.Textbox(label="raw output of the model", interactive=False)
-                shown = gradio.Gallery(
+                gallery = gradio.Gallery(
                     label="demonstrations, in the order of the prompt",
                     columns=4,
                     height="auto",
@@ -54,7 +54,7 @@ def build_page(session: AppSession, title: str, shots: int, seed: int) -> gradio
                     elem_id="demonstrations",
                 )
         inputs = [query, *images, *demonstrations]
-        outputs = [status, answer, references, prompt, raw, shown]
+        outputs = [status, answer, references, prompt, raw, gallery]
         button.click(
             lambda *values: _ask(session, *values), inputs, outputs, concurrency_limit=1, api_visibility="private"
         )

@@ -44,5 +44,5 @@ class AnswerSession:
     def answers(self, requests: Sequence[tuple[Example, Sequence[Example]]]) -> list[tuple[Prompt, str, str]]:
         """(exact prompt, raw continuation, answer) for each (query, its demonstrations in prompt order). An answer does not
         depend on earlier calls."""
-        self._session.start_anew()
+        self._session.reset()
         return self._session.generations([ScoringRequest(query, tuple(icds)) for query, icds in requests])

@@ -31,7 +31,7 @@ BATCHES = 4
 
 
 @dataclass
-class Asked:
+class AnswerJob:
     """What the model has to answer: a setting in its own order (0) or a further one, `chosen` int64 [Q, shots] rows of the
     index records, and the file that takes the answers. `missing` are the queries that are not answered yet, chunk by chunk.
     Of a setting that asks the model what to show, `chosen` is [Q, 0], and `among` as of a Chunk."""
@@ -57,14 +57,14 @@ class Asked:
 @dataclass(frozen=True)
 class SettingAnswers:
     """The prediction rows of a setting, without scores; the seconds that answering took, how it was done
-    (device, precision, weights, generation), and a remark about the intervention's prompts. `asked` are the prompts that
+    (device, precision, weights, generation), and a remark about the intervention's prompts. `choosing_prompts` are those that
     choosing the demonstrations took."""
 
     rows: list[Prediction]
     seconds: float
     run: RunFacts
     remark: str
-    asked: int = 0
+    choosing_prompts: int = 0
 
 
 class Answers:
@@ -80,7 +80,7 @@ class Answers:
         self.total = 0
         self._here = self.config.executor_name == "local"
         self._worker: Answering | None = None
-        self._asked: list[Asked] = []
+        self._jobs: list[AnswerJob] = []
         self._opened = ExitStack()
         self._run: Run[Chunk | CostSample, Answered] | None = None
         self._results: Iterator[Answered] = iter(())
@@ -121,28 +121,28 @@ class Answers:
         if self._here:
             self._worker = Answering(self.inputs, Conditions.of_all(settings), progress=self.progress)
 
-    def ask(self, asked: Sequence[Asked], sample: CostSample | None) -> None:
+    def ask(self, jobs: Sequence[AnswerJob], sample: CostSample | None) -> None:
         """Begins with what is missing of these, then what settings cost. Those of other weights come last."""
-        self._asked = sorted(asked, key=lambda one: weights_last(one.setting))
-        for one in self._asked:
+        self._jobs = sorted(jobs, key=lambda one: weights_last(one.setting))
+        for one in self._jobs:
             rows, ahead = self._known(one)
             lengths = {start: len(rows_ahead) for start, rows_ahead in ahead.items()}
             one.missing = self._chunks(one.setting, len(rows), len(one.chosen), lengths)
-        self.total = sum(len(one.chosen) for one in self._asked)
+        self.total = sum(len(one.chosen) for one in self._jobs)
         units: list[Chunk | CostSample] = [*self._units(), *([] if sample is None else [sample])]
         if not units:
             return
         self._run = run = Run[Chunk | CostSample, Answered](self.config.open_executor(), self.progress)
         if self._here and self._worker is None:
-            self.open([one.setting for one in self._asked])
+            self.open([one.setting for one in self._jobs])
         if (worker := self._worker) is not None:
             self._results = self._opened.enter_context(run.results(lambda: worker, units))
             return
-        done = sum(one.done for one in self._asked)
+        done = sum(one.done for one in self._jobs)
         with self._opened:
             ticker = self._opened.enter_context(self.progress.task("answering", self.total, "queries", done=done))
             place = self._opened.enter_context(self._place(run))
-            under = Conditions.of_all(one.setting for one in self._asked)
+            under = Conditions.of_all(one.setting for one in self._jobs)
             make = MakeWorker(partial(answering, under=under, place=place), self.config, place)
             results = self._opened.enter_context(run.results(make, units))
             for answered in results:
@@ -152,7 +152,7 @@ class Answers:
 
     def of(self, key: SettingKey, order: int = 0) -> SettingAnswers:
         """The answers to a setting, or to a further order of its demonstrations. All of them are there afterwards."""
-        [one] = [one for one in self._asked if (one.setting.key, one.order) == (key, order)]
+        [one] = [one for one in self._jobs if (one.setting.key, one.order) == (key, order)]
         if one.missing:
             with self.progress.task(one.title, len(one.chosen), "queries", done=one.done) as ticker:
                 while one.missing:
@@ -179,10 +179,10 @@ class Answers:
         """The settings none of whose answers was given up; none of a group whose first one's was: the others are set against
         it."""
         failures = () if self._run is None else self._run.failures
-        lost = {self._asked[f.unit.number].setting.key for f in failures if isinstance(f.unit, Chunk)}
+        lost = {self._jobs[f.unit.number].setting.key for f in failures if isinstance(f.unit, Chunk)}
         return [[s for s in group if s.key not in lost] for group in groups if group[0].key not in lost]
 
-    def _known(self, one: Asked) -> tuple[list[Prediction], dict[int, list[Prediction]]]:
+    def _known(self, one: AnswerJob) -> tuple[list[Prediction], dict[int, list[Prediction]]]:
         """(the first rows that are answered, chunks of those behind a gap by their first row)."""
         query_ids = self.inputs.queries.ids[self.inputs.query_rows].tolist()
         chosen: list[list[int]] = self.inputs.index.ids[one.chosen].tolist()
@@ -203,7 +203,7 @@ class Answers:
         return chunks
 
     def _units(self) -> Iterator[Chunk]:
-        for number, one in enumerate(self._asked):
+        for number, one in enumerate(self._jobs):
             setting = one.setting
             under = Conditions.of(setting.method)
             choosing = Choosing.of(setting, self.settings.reverses(setting.method)) if setting.asks else None
@@ -216,9 +216,9 @@ class Answers:
     def _place(self, run: Run[Chunk | CostSample, Answered]) -> AbstractContextManager[WorkerContext]:
         """The place that workers are told; what it sends are the images of all prompts, and files of vectors and weights."""
         inputs, methods = self.inputs, [group[0].method for group in self.settings.groups]
-        rows = np.unique(np.concatenate([np.empty(0, np.int64), *map(self._shown, self._asked)]))
+        rows = np.unique(np.concatenate([np.empty(0, np.int64), *map(self._shown, self._jobs)]))
         images = [image for row in rows for image in inputs.index.image_lists[row]]
-        chains = [one.setting.method.chain for one in self._asked if one.setting.asks]
+        chains = [one.setting.method.chain for one in self._jobs if one.setting.asks]
         encoders = {part.encoder for chain in chains if chain for part in chain.parts[chain.asking :]} - {None}
         embeddings = [inputs.embeddings(split, name).path for name in encoders if name for split in inputs.splits]
         queries = [image for row in inputs.query_rows for image in inputs.queries.image_lists[row]]
@@ -235,7 +235,7 @@ class Answers:
             variables=VARIABLES,
         )
 
-    def _shown(self, one: Asked) -> IntArray:
+    def _shown(self, one: AnswerJob) -> IntArray:
         """The rows of the index records that its prompts can show, int64 [n]."""
         if not one.setting.asks:
             return one.chosen.reshape(-1)
@@ -248,10 +248,10 @@ class Answers:
         if isinstance(unit, CostSample):
             self._costs = answered
             return
-        one = self._asked[unit.number]
+        one = self._jobs[unit.number]
         facts: ChunkFacts = {"seconds": answered.seconds, "remark": answered.remark, "run": answered.run}
-        if answered.asked:
-            facts["choosing"] = answered.asked
+        if answered.choosing_prompts:
+            facts["choosing"] = answered.choosing_prompts
         one.part.append(answered.rows, unit.start, facts)
         one.missing = [chunk for chunk in one.missing if chunk.start != unit.start]
 
@@ -259,7 +259,7 @@ class Answers:
         """(what the unit is called, what a list of failures holds of it)."""
         if isinstance(unit, CostSample):
             return "costs", {"costs": True, "count": 0}
-        one = self._asked[unit.number]
+        one = self._jobs[unit.number]
         ids = self.inputs.queries.ids[unit.query_rows].tolist()
         name = f"queries {unit.start} to {unit.start + len(ids) - 1} of {one.title}"
         return name, {"setting": one.title, "queries": ids, "count": len(ids)}

@@ -26,7 +26,7 @@ from icltool.store.evaluations import SettingResult
 SAMPLE, BUDGET = 8, 60.0
 
 
-def wanted(settings: Settings) -> bool:
+def should_measure(settings: Settings) -> bool:
     """Whether costs are measured: as --cost says, by default if an intervention is evaluated."""
     requested = settings.inputs.config.cost
     return any(method.intervention is not None for method in settings.methods) if requested is None else requested
@@ -44,8 +44,8 @@ def firsts(settings: Settings) -> list[Setting]:
 
 def set_apart(results: dict[SettingKey, SettingResult], settings: Settings) -> None:
     """Takes away the costs of the call's settings, unless all of them were measured in one call: what else the machine
-    did then is in the seconds of all alike. Does nothing where no costs are wanted."""
-    if not wanted(settings):
+    did then is in the seconds of all alike. Does nothing where no costs are to be measured."""
+    if not should_measure(settings):
         return
     keys = [
         s.key for s in firsts(settings) if s.key in results and results[s.key].extra.get("digest", s.digest) == s.digest
@@ -129,7 +129,7 @@ def measured_together(
             ticker.advance((len(queries) - several) * len(of_weights))
     call = datetime.now(timezone.utc).isoformat()
     uncounted = {"uncounted": "attention"} if inputs.config.attention == "flash_attention_2" and counts else {}
-    found = {
+    pooled_costs = {
         key: {**asdict(pooled(costs)), "call": call, **uncounted} for key, costs in parts.items() if key not in faults
     }
-    return cast("dict[SettingKey, Cost]", found), faults
+    return cast("dict[SettingKey, Cost]", pooled_costs), faults

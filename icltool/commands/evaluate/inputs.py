@@ -106,12 +106,12 @@ class Inputs:
         else:
             own = [None if encoder is None else self.embeddings(split, encoder) for split in self.splits]
             others = [open_others(self.workspace, self.dataset, split, needs) for split in self.splits]
-            plain, asked = self.arrays(frozenset(), None)
+            plain, plain_queries = self.arrays(frozenset(), None)
             index = index_set(self.index, needs, own[0], self.index_rows, others=others[0])
             queries = query_set(self.queries, needs, own[1], self.query_rows, self.same_split, others=others[1])
             arrays = (
                 replace(index, questions=plain.questions, contents=plain.contents),
-                replace(queries, questions=asked.questions, contents=asked.contents),
+                replace(queries, questions=plain_queries.questions, contents=plain_queries.contents),
             )
         self._arrays[needs, encoder] = arrays
         return arrays

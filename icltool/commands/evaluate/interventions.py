@@ -47,23 +47,23 @@ def vector_files(config: EvaluateConfig) -> dict[str, list[Path]]:
 
     StoreError for one that is missing or none of ours, ConfigError for one that no method here reads.
     """
-    found: dict[str, list[Path]] = {}
-    for given in dict.fromkeys(path.resolve() for path in (*config.vectors, *_as_checkpoint(config))):
-        file = file_of(given)
+    files_of_method: dict[str, list[Path]] = {}
+    for source in dict.fromkeys(path.resolve() for path in (*config.vectors, *_as_checkpoint(config))):
+        file = file_of(source)
         method = read_intervention(file).method
         if method not in load_registry().names(INTERVENTIONS):
             raise ConfigError(
                 f"{file} was made by {method}, which is not an installed method", "install the plugin that made it"
             )
-        found.setdefault(method, []).append(file)
-    if found and "methods" in config.model_fields_set:
-        for method, files in found.items():
+        files_of_method.setdefault(method, []).append(file)
+    if files_of_method and "methods" in config.model_fields_set:
+        for method, files in files_of_method.items():
             if method not in method_names(config.methods):
                 raise ConfigError(
                     f"{files[0]} was made by {method}, which --method does not name",
                     f"add --method {method}, or leave the file out",
                 )
-    return found
+    return files_of_method
 
 
 def _as_checkpoint(config: EvaluateConfig) -> list[Path]:

@@ -199,11 +199,11 @@ def _standing_in(inputs: Inputs, spec: Spec, options: dict[str, Any], files: Seq
     return methods
 
 
-def _finetuned(inputs: Inputs, label: str, given: dict[str, Any]) -> Method:
-    file = fine_tuned.weights_of(inputs, given)
+def _finetuned(inputs: Inputs, label: str, values: dict[str, Any]) -> Method:
+    file = fine_tuned.weights_of(inputs, values)
     weights = fine_tuned.read(file)
-    options = {**given, "file": str(file)}
-    chosen = bool(given.keys() & {"file", "folder"}) or inputs.config.checkpoint is not None
+    options = {**values, "file": str(file)}
+    chosen = bool(values.keys() & {"file", "folder"}) or inputs.config.checkpoint is not None
     remarks = tuple(fine_tuned.remarks(inputs, label, weights, chosen))
     identity = {"finetuned": weights.digest}
     return Method(label, None, (0,), options, identity, remarks=remarks, weights=file)

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 
 from icltool.commands.evaluate import comparing, costs, fine_tuned
-from icltool.commands.evaluate.answering import Answers, Asked
+from icltool.commands.evaluate.answering import AnswerJob, Answers
 from icltool.commands.evaluate.judging import Judge, Judged
 from icltool.commands.evaluate.methods import ZERO_SHOT
 from icltool.commands.evaluate.reuse import Earlier, same_setting
@@ -62,7 +62,7 @@ class Results:
         self.settings, self.judge, self.answers = settings, judge, answers
         self.folder, self.provenance = folder, provenance
         self.config = settings.inputs.config
-        self.kept: dict[SettingKey, SettingResult] = {}
+        self.results: dict[SettingKey, SettingResult] = {}
         self.analysis = Analysis()
         self.skipped = self.reused = 0
         #: Settings of before whose name others have now: the name that they have got.
@@ -75,11 +75,11 @@ class Results:
         if (folder / RESULTS).is_file():
             stored = read_evaluation(folder)
             provenance_before, self.analysis = stored.provenance, stored.analysis
-            self.kept = {result.key: result for result in stored.results}
+            self.results = {result.key: result for result in stored.results}
             if not self.config.overwrite:
                 Makers.of(provenance_before).check(folder / RESULTS, Makers.of(provenance))
             elif Makers.of(provenance_before).difference(Makers.of(provenance)):
-                self._dropped, self.kept, self.analysis = list(self.kept), {}, Analysis()
+                self._dropped, self.results, self.analysis = list(self.results), {}, Analysis()
 
     def pending(self) -> list[Setting]:
         """The settings that have to be answered."""
@@ -95,7 +95,7 @@ class Results:
         known = self.earlier if not self.config.overwrite else None
         return [setting for setting in self.pending() if known is None or known.result(setting) is None]
 
-    def to_answer(self) -> list[Asked]:
+    def to_answer(self) -> list[AnswerJob]:
         """Everything that the model has to answer in this call, further orders of demonstrations among it."""
         units = []
         unanswered = {setting.key for setting in self.unanswered()}
@@ -104,23 +104,23 @@ class Results:
             others = [s for s in group[1:] if s.seed not in self._seeds_alike(first) and not self._alike(first, s)]
             for setting in [first, *others]:
                 if setting.key in unanswered:
-                    units.append(self._asked(setting))
+                    units.append(self._job(setting))
             if self.config.permutations > 1 and first.shots > 1:
                 units += [one for setting in [first, *others] for one in self._orders_to_answer(setting)]
         return units
 
-    def _asked(self, setting: Setting) -> Asked:
+    def _job(self, setting: Setting) -> AnswerJob:
         part = self._part(self._file(setting.key), setting.digest)
         if not setting.asks:
-            return Asked(setting, 0, self.settings.demonstrations(setting), part)
+            return AnswerJob(setting, 0, self.settings.demonstrations(setting), part)
         unknown = np.empty((len(self.settings.inputs.query_rows), 0), dtype=np.int64)
-        return Asked(setting, 0, unknown, part, among=self.settings.among(setting))
+        return AnswerJob(setting, 0, unknown, part, among=self.settings.among(setting))
 
-    def _orders_to_answer(self, setting: Setting) -> list[Asked]:
+    def _orders_to_answer(self, setting: Setting) -> list[AnswerJob]:
         current = self._current(setting)
         known = [] if current is None else current.extra.get("orders", {}).get("each", ())
         return [
-            Asked(setting, number + 1, chosen, self._order_part(setting, number))
+            AnswerJob(setting, number + 1, chosen, self._order_part(setting, number))
             for number, chosen in enumerate(self._reordered_rows(setting))
             if number >= len(known)
         ]
@@ -136,10 +136,10 @@ class Results:
         self._ensure(first)
         evaluated = [first]
         for setting in group[1:]:
-            if setting.seed in self.kept[first.key].extra.get("seeds_alike", ()):
+            if setting.seed in self.results[first.key].extra.get("seeds_alike", ()):
                 continue
             if self._current(setting) is None and self._alike(first, setting):
-                seeds = sorted({*self.kept[first.key].extra.get("seeds_alike", ()), setting.seed})
+                seeds = sorted({*self.results[first.key].extra.get("seeds_alike", ()), setting.seed})
                 self._store(first.key, {"seeds_alike": seeds})
                 continue
             self._ensure(setting)
@@ -151,7 +151,7 @@ class Results:
 
     def uncosted(self) -> list[Setting]:
         """The settings whose cost is to be measured; of several seeds the first."""
-        if not costs.wanted(self.settings):
+        if not costs.should_measure(self.settings):
             return []
         return [
             s for s in costs.firsts(self.settings) if (result := self._current(s)) is None or "cost" not in result.extra
@@ -171,7 +171,7 @@ class Results:
 
     def compare(self, groups: Sequence[Sequence[Setting]]) -> None:
         """Sets the settings of a call against each other and against zero-shot, and writes what is found."""
-        if _ZERO in self.kept:
+        if _ZERO in self.results:
             for group in groups:
                 for setting in group:
                     if setting.key != _ZERO:
@@ -196,7 +196,7 @@ class Results:
 
     def _analysis_key(self, groups: Sequence[Sequence[Setting]]) -> str:
         """Stands for what an analysis is made of."""
-        results = [self.kept[setting.key] for group in groups for setting in group]
+        results = [self.results[setting.key] for group in groups for setting in group]
         made_of = [[r.method, r.shots, r.seed, r.extra["digest"], sorted(r.metrics)] for r in results]
         return digest({"settings": made_of, "faults": sorted(self.judge.faults)})
 
@@ -233,7 +233,7 @@ class Results:
 
     def _current(self, setting: Setting) -> SettingResult | None:
         """The result that is there, if it is this setting's."""
-        result = same_setting(self.kept, setting)
+        result = same_setting(self.results, setting)
         return result if result is not None and (setting.key in self._fresh or not self.config.overwrite) else None
 
     def _alike(self, first: Setting, other: Setting) -> bool:
@@ -276,14 +276,14 @@ class Results:
         self.analysis = Analysis()
         self._judged[setting.key] = judged
         metrics = {name: one.result for name, one in judged.items()}
-        self.kept[setting.key] = SettingResult(*setting.key, len(rows), metrics, seconds, extra)
+        self.results[setting.key] = SettingResult(*setting.key, len(rows), metrics, seconds, extra)
         self._write()
         PartialAnswers(path, setting.digest).remove()
 
     def _take_name(self, setting: Setting) -> None:
         """Gives the setting its name where another one of other options or inputs has it, which is called after its digest from
         then on; and where the setting itself was called so, its own name back."""
-        named, own = self.kept.get(setting.key), same_setting(self.kept, setting)
+        named, own = self.results.get(setting.key), same_setting(self.results, setting)
         if named is not None and named.extra.get("digest") != setting.digest:
             method, shots, seed = setting.key
             self._rename(named, SettingKey(f"{method}@{str(named.extra.get('digest'))[:6]}", shots, seed))
@@ -294,8 +294,8 @@ class Results:
     def _rename(self, result: SettingResult, key: SettingKey) -> None:
         """A kill at any moment leaves predictions under the name that results.json has."""
         before = result.key
-        del self.kept[before]
-        self.kept[key] = replace(result, method=key[0])
+        del self.results[before]
+        self.results[key] = replace(result, method=key[0])
         self._judged.pop(before, None)
         self.analysis = Analysis()
         orders = range(1 + len(result.extra.get("orders", {}).get("each", ())))
@@ -317,7 +317,7 @@ class Results:
         answered = self.answers.of(setting.key)
         facts = _made_by(setting, answered.remark)
         if setting.asks:
-            facts["choosing"] = {"prompts": answered.asked}
+            facts["choosing"] = {"prompts": answered.choosing_prompts}
         facts["run"] = cast(RunFacts, {"date": moment(), **releases("torch", "transformers"), **answered.run})
         return answered.rows, answered.seconds, facts
 
@@ -331,10 +331,10 @@ class Results:
 
     def _gain(self, setting: Setting) -> None:
         """Gains over zero-shot, in the result and query by query in the predictions."""
-        zero = self.kept[_ZERO]
+        zero = self.results[_ZERO]
         means = {name: figure.mean for name, figure in zero.metrics.items()}
         against: dict[str, Json] = {"digest": zero.extra.get("digest"), **means}
-        if self.kept[setting.key].extra.get("gains", {}).get("against") == against:
+        if self.results[setting.key].extra.get("gains", {}).get("against") == against:
             return
         if _ZERO not in self._judged:
             self._judged[_ZERO] = self.judge.stored(read_predictions(self._file(_ZERO)))
@@ -350,14 +350,14 @@ class Results:
     def _reorder(self, setting: Setting) -> None:
         """Answers with the same demonstrations in further orders."""
         reordered = self._reordered_rows(setting)
-        known = list(self.kept[setting.key].extra.get("orders", {}).get("each", ()))
+        known = list(self.results[setting.key].extra.get("orders", {}).get("each", ()))
         if len(known) >= len(reordered):
             return
         for number in range(len(known), len(reordered)):
             known.append(self._reordered(setting, number + 1))
             self._store(setting.key, {"orders": {"each": known}})
             self._order_part(setting, number).remove()
-        own = {name: one.mean for name, one in self.kept[setting.key].metrics.items()}
+        own = {name: one.mean for name, one in self.results[setting.key].metrics.items()}
         files = [self._file(setting.key, order) for order in range(len(known) + 1)]
         answers = [[row["answer"] for row in read_predictions(file)] for file in files]
         figures = [own, *(entry["figures"] for entry in known)]
@@ -399,12 +399,14 @@ class Results:
         return predictions_file(self.folder, *key, order)
 
     def _store(self, key: SettingKey, facts: SettingFacts) -> None:
-        self.kept[key] = replace(self.kept[key], extra={**self.kept[key].extra, **facts})
+        self.results[key] = replace(self.results[key], extra={**self.results[key].extra, **facts})
         self._write()
 
     def _write(self) -> None:
-        write_results(self.folder, list(self.kept.values()), self.provenance, self.analysis)
-        for key in set(self._dropped) - set(self.kept):  # answers of other weights, or of another version of a plugin
+        write_results(self.folder, list(self.results.values()), self.provenance, self.analysis)
+        for key in set(self._dropped) - set(
+            self.results
+        ):  # answers of other weights, or of another version of a plugin
             self._file(key).unlink(missing_ok=True)
         self._dropped = []
 

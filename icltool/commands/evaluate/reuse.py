@@ -21,7 +21,7 @@ class Earlier:
     first needed."""
 
     def __init__(self, folder: Path, provenance: EvaluationProvenance) -> None:
-        self.folder, self._wanted = folder, _but_metrics(provenance)
+        self.folder, self._configuration = folder, _but_metrics(provenance)
         self._makers = _answering(provenance)
         self._found: list[tuple[Path, dict[SettingKey, SettingResult]]] | None = None
 
@@ -37,10 +37,10 @@ class Earlier:
 
     def rows(self, setting: Setting) -> tuple[list[Prediction], float, SettingFacts] | None:
         """(prediction rows without scores, seconds that answering took, what the result tells of how they were made)."""
-        found = self.result(setting)
-        if found is None:
+        stored = self.result(setting)
+        if stored is None:
             return None
-        folder, result = found
+        folder, result = stored
         rows = _rows(folder, result)
         if rows is None:
             return None
@@ -62,7 +62,7 @@ class Earlier:
             except StoreError:
                 continue
             of_it = other.provenance
-            if _but_metrics(of_it) == self._wanted and not _answering(of_it).difference(self._makers):
+            if _but_metrics(of_it) == self._configuration and not _answering(of_it).difference(self._makers):
                 results.append((path.parent, {result.key: result for result in other.results}))
         return results
 

@@ -71,7 +71,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     judge.prepare(lambda: (inputs.queries[row] for row in inputs.query_rows))
     with Answers(settings, progress) as answers:
         before = Results(settings, judge, answers, folder, provenance)
-        costs.set_apart(before.kept, settings)
+        costs.set_apart(before.results, settings)
         if pending := [*before.unanswered(), *before.uncosted()]:
             for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
                 settings.choose(setting)
@@ -83,17 +83,17 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
                 for place in (folder, folder / "predictions"):
                     remove_temporary_files(place)
             work = Results(settings, judge, answers, folder, provenance)
-            costs.set_apart(work.kept, settings)
+            costs.set_apart(work.results, settings)
             answers.ask(work.to_answer(), costs.cost_sample(settings) if work.uncosted() else None)
             groups = _evaluated(work, answers.complete(settings.groups))
             work.compare(groups)
-            costs.set_apart(work.kept, settings)
+            costs.set_apart(work.results, settings)
             faults = work.measure()
     if answers.failures:
         raise give_up(answers.failures, folder / RESULTS, answers.total, "answers", progress)
     clear_failures(folder / RESULTS)
-    evaluated = [work.kept[setting.key] for group in groups for setting in group]
-    results = tuple(of_the_call(evaluated, costs.wanted(settings), config.permutations > 1, config.seeds))
+    evaluated = [work.results[setting.key] for group in groups for setting in group]
+    results = tuple(of_the_call(evaluated, costs.should_measure(settings), config.permutations > 1, config.seeds))
     title = _title(inputs)
     lines = [
         *notes(results, work.analysis),
@@ -177,12 +177,12 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]
     folder = inputs.workspace.evaluation_folder(dataset.name, dataset.task, config.model, digest(identity))
     provenance = {"configuration": identity, **made_by.record(), "dataset_options": _dataset_options(inputs)}
     if inputs.subset is not None:
-        queries, made = inputs.subset.queries, inputs.subset.made
+        queries, provenance_of_subset = inputs.subset.queries, inputs.subset.made
         facts: SubsetFacts = {
             "file": str(config.index_subset),
             "examples": len(inputs.index_rows),
             "queries": queries,
-            "made": made,
+            "made": provenance_of_subset,
         }
         provenance["index_subset"] = facts
     return folder, cast(EvaluationProvenance, provenance)

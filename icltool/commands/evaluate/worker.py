@@ -38,8 +38,8 @@ from icltool.store.prepared import moved_image
 @dataclass(frozen=True)
 class Answered:
     """The prediction rows of a chunk, or the costs of a sample with those that could not be measured; the work that it took;
-    `run`, how the worker answers (see `_about`); a remark about the intervention's prompts; `asked`, the prompts that choosing
-    the demonstrations took."""
+    `run`, how the worker answers (see `_about`); a remark about the intervention's prompts; `choosing_prompts`, those that
+    choosing the demonstrations took."""
 
     unit: Chunk | CostSample
     work: Work = field(default_factory=Work)
@@ -47,7 +47,7 @@ class Answered:
     seconds: float = 0.0
     remark: str = ""
     run: RunFacts = field(default_factory=RunFacts)
-    asked: int = 0
+    choosing_prompts: int = 0
     costs: dict[SettingKey, Cost] = field(default_factory=dict)
     faults: dict[SettingKey, ConfigError] = field(default_factory=dict)
 
@@ -157,7 +157,7 @@ class Answering:
         chain = self._chains[choosing]
         index, _ = inputs.arrays(chain.parts[0].needs, chain.parts[0].encoder)
         examples = StoredExamples(inputs.index, inputs.index_rows, inputs.queries, unit.query_rows)
-        session.start_anew()
+        session.reset()
         session.keeps_prefixes = True
         try:
             handed = Handed(unit.among, examples, ModelForChoosing(session, index))
@@ -170,18 +170,18 @@ class Answering:
         """Rows without scores of the chunk's queries."""
         queries, index, session = self.inputs.queries.rows(unit.query_rows), self.inputs.index, self.session()
         requests = [ScoringRequest(q, tuple(index.rows(d))) for q, d in zip(queries, unit.chosen, strict=True)]
-        asked = requests
+        full = requests
         if not unit.chosen.shape[1] and not unit.under.intervention:
             texts = self.inputs.text_demonstrations(unit.query_rows)
-            asked = [replace(r, demonstrations=shown) for r, shown in zip(requests, texts, strict=True)]
-        session.start_anew()  # so that an answer depends on its own chunk alone, wherever a run began
+            full = [replace(r, demonstrations=shown) for r, shown in zip(requests, texts, strict=True)]
+        session.reset()  # so that an answer depends on its own chunk alone, wherever a run began
         if not self.inputs.task.ranked:
-            generated = session.generations(asked)
+            generated = session.generations(full)
             return [predicted(r, prompt, raw, text) for r, (prompt, raw, text) in zip(requests, generated, strict=True)]
         model, rows = session.model, []
         assert model is not None
-        for request, full, log_probs in zip(requests, asked, rank_choices(session, asked), strict=True):
-            prompt = model.prompt(session.task, full.demonstrations, full.query)
+        for request, shown, log_probs in zip(requests, full, rank_choices(session, full), strict=True):
+            prompt = model.prompt(session.task, shown.demonstrations, shown.query)
             best = best_choice(log_probs)
             rows.append(predicted(request, replace(prompt, target=""), best, best, log_probs))
         return rows

@@ -104,7 +104,7 @@ def _check_options(config: ExportConfig) -> None:
     if config.what in ("plan", "chat"):
         flags = [] if config.what == "chat" or config.images is None else ["--images"]
     else:
-        flags = [*_wanted_setting(config), *(["--images"] if config.images else [])]
+        flags = [*_setting_options(config), *(["--images"] if config.images else [])]
     if config.append is not None:
         flags += ["--append"] if config.what != "results" else []
         beside = [
@@ -121,7 +121,7 @@ def _check_options(config: ExportConfig) -> None:
         raise ConfigError(f"{', '.join(flags)} means nothing for {config.what}", "leave it out")
 
 
-def _wanted_setting(config: ExportConfig) -> dict[str, str | int]:
+def _setting_options(config: ExportConfig) -> dict[str, str | int]:
     """The options that choose an evaluated setting, as far as they are given, by flag."""
     chosen = {"--method": config.method, "--shots": config.shots, "--seed": config.setting_seed}
     return {flag: value for flag, value in chosen.items() if value is not None}
@@ -285,12 +285,12 @@ class _ChatForm:
     def messages(self, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
         """The conversation as a chat model is evaluated on it."""
         images = (image for example in (*demonstrations, query) for image in example.images)
-        found = []
+        messages = []
         for message in conversation(self.task, demonstrations, query, self.style, file=self.prompt):
             parts = [self._image(next(images)) if part["type"] == "image" else part for part in message["content"]]
             plain = self.openai and message["role"] == "assistant"
-            found.append({"role": message["role"], "content": parts[0]["text"] if plain else parts})
-        return found
+            messages.append({"role": message["role"], "content": parts[0]["text"] if plain else parts})
+        return messages
 
     def _image(self, path: str) -> dict[str, Any]:
         if self.data:
@@ -350,9 +350,9 @@ def _chosen(config: ExportConfig, source: Path) -> tuple[Plan, str]:
         setting = _setting(config, source, evaluation.results)
         name = f"{evaluation.folder.resolve().name}-{setting.method}-{setting.shots}-shot-seed{setting.seed}"
         return plan_of_setting(evaluation.folder, setting, evaluation.provenance), name
-    if wanted := _wanted_setting(config):
+    if requested := _setting_options(config):
         raise ConfigError(
-            f"{', '.join(wanted)} chooses a setting of an evaluation, and {source} is not one", "leave it out"
+            f"{', '.join(requested)} chooses a setting of an evaluation, and {source} is not one", "leave it out"
         )
     if source.suffix == ".h5":
         return plan_of_sequences(source), source.stem
@@ -379,7 +379,7 @@ def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult
     results = [result for result in results if result.method not in apart]
     if config.what == "plan" and config.shots is None:
         results = [result for result in results if result.shots]
-    values = {flag[2:]: value for flag, value in _wanted_setting(config).items()}
+    values = {flag[2:]: value for flag, value in _setting_options(config).items()}
     fitting = [r for r in results if all(getattr(r, key) == value for key, value in values.items())]
     if len(fitting) == 1:
         return fitting[0]

@@ -32,12 +32,12 @@ def without_paths(value: Json) -> Json: ...
 def without_paths(value: Json) -> Json:
     """The same JSON value without paths: entries whose value is one are left out, and paths within texts become "…"."""
     if isinstance(value, Mapping):
-        kept = {}
+        remaining = {}
         for key, item in value.items():
             if isinstance(item, str) and (_absolute(item) or _placed(str(key), item)):
                 continue
-            kept[text_without_paths(str(key))] = without_paths(item)
-        return kept
+            remaining[text_without_paths(str(key))] = without_paths(item)
+        return remaining
     if isinstance(value, list):
         return [without_paths(item) for item in value if not (isinstance(item, str) and _absolute(item))]
     return text_without_paths(value) if isinstance(value, str) else value

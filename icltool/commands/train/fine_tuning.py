@@ -107,8 +107,8 @@ class FineTuningJob:
         records = self.dataset.split("train")
         if DEVELOPMENT in self.dataset.splits:
             return records, self.dataset.split(DEVELOPMENT)
-        kept, held = held_out_rows(records, self.config.seed)
-        return Part(records, kept), Part(records, held)
+        training, held = held_out_rows(records, self.config.seed)
+        return Part(records, training), Part(records, held)
 
 
 class Part:

@@ -52,9 +52,9 @@ class BM25Retriever:
         self._texts: tuple[str, ...] | None = None
         self._inverted: InvertedIndex | None = None
 
-    def wants(self, shots: int) -> int:
-        """See WantsMore."""
-        return self.options.wants(shots)
+    def pool_size(self, shots: int) -> int:
+        """See HasPoolSize."""
+        return self.options.pool_size(shots)
 
     def retrieve(
         self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None

@@ -32,8 +32,8 @@ class PoolOptions(EmbeddingOptions, IndexOptions):
 
     pool: int = Field(64, ge=1, description="number of nearest rows to choose among")
 
-    def wants(self, shots: int) -> int:
-        """See WantsMore."""
+    def pool_size(self, shots: int) -> int:
+        """See HasPoolSize."""
         return max(self.pool, shots)
 
 
@@ -46,8 +46,8 @@ class SecondOptions(Options):
         description="after another method (A+B): number of its rows to choose among; default: the number of shots",
     )
 
-    def wants(self, shots: int) -> int:
-        """See WantsMore."""
+    def pool_size(self, shots: int) -> int:
+        """See HasPoolSize."""
         return max(self.pool or 0, shots)
 
     def check_alone(self) -> None:

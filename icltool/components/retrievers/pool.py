@@ -54,9 +54,9 @@ class PoolRetriever(ABC):
         self.options = options
         self.needs = options.needs | {"among"}
 
-    def wants(self, shots: int) -> int:
-        """See WantsMore."""
-        return self.options.wants(shots)
+    def pool_size(self, shots: int) -> int:
+        """See HasPoolSize."""
+        return self.options.pool_size(shots)
 
     def retrieve(
         self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None

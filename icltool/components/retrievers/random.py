@@ -34,9 +34,9 @@ class RandomRetriever:
     def __init__(self, options: RandomOptions) -> None:
         self.options = options
 
-    def wants(self, shots: int) -> int:
-        """See WantsMore."""
-        return self.options.wants(shots)
+    def pool_size(self, shots: int) -> int:
+        """See HasPoolSize."""
+        return self.options.pool_size(shots)
 
     def retrieve(
         self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None

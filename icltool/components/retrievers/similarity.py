@@ -32,9 +32,9 @@ class SimilarityRetriever:
         self.query = options.query
         self.nested = options.index == EXACT.index
 
-    def wants(self, shots: int) -> int:
-        """See WantsMore."""
-        return self.options.wants(shots)
+    def pool_size(self, shots: int) -> int:
+        """See HasPoolSize."""
+        return self.options.pool_size(shots)
 
     def retrieve(
         self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None

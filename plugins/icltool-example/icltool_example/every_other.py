@@ -17,7 +17,7 @@ class EveryOther:
     ranked = True  # if the retriever in front is
     nested = False
 
-    def wants(self, shots: int) -> int:
+    def pool_size(self, shots: int) -> int:
         """How many rows the retriever in front must return."""
         return 2 * shots
 

@@ -26,6 +26,6 @@ def test_the_overview_and_the_help_show_it(capsys: pytest.CaptureFixture[str]) -
     assert run(["--help"]) == 0
     assert "check-jsonl" in capsys.readouterr().out
     assert run(["check-jsonl", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert shown.startswith("Usage: icltool check-jsonl ")
-    assert "open every image" in shown
+    output = capsys.readouterr().out
+    assert output.startswith("Usage: icltool check-jsonl ")
+    assert "open every image" in output

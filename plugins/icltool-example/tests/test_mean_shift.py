@@ -7,7 +7,7 @@ import pytest
 from icltool_example.mean_shift import MeanShift, MeanShiftOptions, MeanShiftVectors
 
 from icltool import ConfigError, InterventionSet, Model, StoreError, save_intervention
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from icltool.plugin.manager import component
 from icltool.testing import (
     QuietProgress,
@@ -31,10 +31,10 @@ def data(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Intervention
 
 
 def test_they_conform(model: Model, data: InterventionSet, tmp_path: Path) -> None:
-    made = check_intervention_learner(
+    result = check_intervention_learner(
         lambda: MeanShift(MeanShiftOptions(shots=2, examples=8)), MeanShiftVectors, data, tmp_path
     )
-    check_intervention(made, model, data.examples.rows(range(4)))
+    check_intervention(result, model, data.examples.rows(range(4)))
 
 
 def test_the_shift_is_the_mean_difference(model: Any, data: InterventionSet, tmp_path: Path) -> None:
@@ -49,13 +49,15 @@ def test_the_shift_is_the_mean_difference(model: Any, data: InterventionSet, tmp
     shifts = read_intervention(tmp_path / "last.safetensors").tensor("shifts", -1, -1)
     pool = Draws(data, len(data.examples), 5)
     for place, module in enumerate(model.shifted_modules()):
-        shown, plain = (last_states(data, p, [module])[0] for p in (pool.prompts([0], 2), pool.plain_prompts([0])))
-        assert torch.equal(shifts[place], (shown.double() - plain.double()).float()[0])
+        with_demonstrations, plain = (
+            last_states(data, p, [module])[0] for p in (pool.prompts([0], 2), pool.plain_prompts([0]))
+        )
+        assert torch.equal(shifts[place], (with_demonstrations.double() - plain.double()).float()[0])
 
 
 def test_wrong_options_and_files_are_one_clear_error(model: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="shots must be a positive integer, got 0"):
-        made("mean-shift", MeanShiftOptions, {"shots": 0})
+        options_from("mean-shift", MeanShiftOptions, {"shots": 0})
     import torch
 
     path = tmp_path / "last.safetensors"

@@ -28,5 +28,5 @@ def test_listing_imports_no_component() -> None:
         "import sys, icltool_example.plugin as p; [getattr(p, n)() for n in dir(p) if n.startswith('icltool_')]; "
         "print(sorted({'numpy', 'torch', 'PIL', 'typer', 'icltool_example.farthest'} & set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"

@@ -18,10 +18,10 @@ def test_it_conforms() -> None:
 def test_value_is_the_share_of_words_shown(labels: list[str], value: float, tmp_path: Path) -> None:
     first, *others = make_examples(tmp_path, 3, size=8)
     query = replace(first, label="Red dog")
-    shown = tuple(replace(e, label=label) for e, label in zip(others, labels, strict=False))
+    demonstrations = tuple(replace(e, label=label) for e, label in zip(others, labels, strict=False))
     session = InMemorySession([first, *others], needs=frozenset())
     assert WordOverlapScorer(WordOverlapOptions()).evaluate(
-        session, [ScoringRequest(query, shown)]
+        session, [ScoringRequest(query, demonstrations)]
     ).values.tolist() == [value]
 
 

@@ -110,59 +110,61 @@ def test_beams_share_their_image(folder: Path, tmp_path: Path, examples: list[Ex
     model = load(write_folder(tmp_path, dropout=0.0), image_size=SIZE)
     model.network.requires_grad_(True)
     prompts = zero_shot(model, examples[:3], "style")
-    shown = evaluation_pixels(model, prompts)
+    pixels = evaluation_pixels(model, prompts)
     rows = [0, 0, 2, 0, 1, 2]
-    told = [prompts[row] for row in rows]
-    told[5] = replace(told[5], text=prompts[0].text)  # another question of the same image
+    known = [prompts[row] for row in rows]
+    known[5] = replace(known[5], text=prompts[0].text)  # another question of the same image
     answers = [[5 + k, 9, EOS][: 1 + k % 3] for k in range(6)]
     seen = []
     with model.network.encoder.register_forward_hook(lambda _, a, out: seen.append(len(out.last_hidden_state))):
-        expected = gradients_of(model, model.fine_tuning_batch(told, shown[rows], answers=answers))
-        actual = gradients_of(model, model.fine_tuning_batch(told, shown, answers=answers, images=rows))
+        expected = gradients_of(model, model.fine_tuning_batch(known, pixels[rows], answers=answers))
+        actual = gradients_of(model, model.fine_tuning_batch(known, pixels, answers=answers, images=rows))
     assert seen == [6, 4]
     assert expected.keys() == actual.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(actual[name], gradient, rtol=1e-3, atol=1e-4)
     with pytest.raises(ValueError, match="need as many images"):
-        model.fine_tuning_batch(told, shown, answers=answers, images=[3, *rows[1:]])
+        model.fine_tuning_batch(known, pixels, answers=answers, images=[3, *rows[1:]])
 
 
 def test_what_is_cut_keeps_its_end(model: OFAModel, examples: list[Example]) -> None:
     prompts = zero_shot(model, examples[:1], "caption")
-    shown = evaluation_pixels(model, prompts)
-    whole = model.fine_tuning_batch(prompts, shown).tokens.tolist()
+    pixels = evaluation_pixels(model, prompts)
+    whole = model.fine_tuning_batch(prompts, pixels).tokens.tolist()
     assert len(whole) > 2
-    assert model.fine_tuning_batch(prompts, shown, 2).tokens.tolist() == [whole[0], EOS]
-    assert model.fine_tuning_batch(prompts, shown, len(whole)).tokens.tolist() == whole
+    assert model.fine_tuning_batch(prompts, pixels, 2).tokens.tolist() == [whole[0], EOS]
+    assert model.fine_tuning_batch(prompts, pixels, len(whole)).tokens.tolist() == whole
 
 
 def test_a_quoted_caption_is_cleaned(model: OFAModel) -> None:
-    asked = model.plain_prompt(' does the image describe " A "red" Bar. " in personality Wild?', "a.png", " yes").text
-    assert asked == '<s> does the image describe " a red bar " in personality Wild?</s>'
+    question = model.plain_prompt(
+        ' does the image describe " A "red" Bar. " in personality Wild?', "a.png", " yes"
+    ).text
+    assert question == '<s> does the image describe " a red bar " in personality Wild?</s>'
 
 
 @pytest.mark.training
 def test_fine_tuned_weights_stay_in_float32(folder: Path, examples: list[Example], tmp_path: Path) -> None:
     """Read again in bfloat16 it is the model that training in mixed precision left."""
-    made = load(folder, image_size=SIZE, dtype="bfloat16")
-    frozen = (*made.fine_tuning_parts()["resnet"], *made.fine_tuning_parts()["_image_generation"])
-    names = [name for name, _ in made.network.named_parameters() if not name.startswith(frozen)]
+    loaded = load(folder, image_size=SIZE, dtype="bfloat16")
+    frozen = (*loaded.fine_tuning_parts()["resnet"], *loaded.fine_tuning_parts()["_image_generation"])
+    names = [name for name, _ in loaded.network.named_parameters() if not name.startswith(frozen)]
     generator = torch.Generator().manual_seed(0)
-    for name, parameter in made.network.named_parameters():
+    for name, parameter in loaded.network.named_parameters():
         if name in names:
             parameter.data = parameter.data.float()
             parameter.data += 1e-3 * torch.randn(parameter.shape, generator=generator)
     file = tmp_path / "best.safetensors"
-    made.save_fine_tuned(file, names, {})
+    loaded.save_fine_tuned(file, names, {})
     again = load(file, dtype="bfloat16")
     saved, held = load_file(file), dict(again.network.named_parameters())
     assert set(saved) == set(names)
     assert all(held[name].dtype == torch.float32 and torch.equal(held[name], saved[name]) for name in names)
     assert held["encoder.embed_images.conv1.weight"].dtype == torch.bfloat16
-    prompts = zero_shot(made, examples[:4], "caption")
-    assert again.score(prompts, 4) == made.score(prompts, 4)
+    prompts = zero_shot(loaded, examples[:4], "caption")
+    assert again.score(prompts, 4) == loaded.score(prompts, 4)
     search = GenerationOptions(4, 3)
-    assert again.generate(prompts, search, 4) == made.generate(prompts, search, 4)
+    assert again.generate(prompts, search, 4) == loaded.generate(prompts, search, 4)
     again.network.requires_grad_(True)
     assert all(actual.dtype == held[name].dtype for name, actual in gradients(again, examples).items())
 
@@ -207,14 +209,14 @@ def test_half_precision_beside_trained_float32(folder: Path, model: OFAModel, ex
 
 
 def test_settings_are_saved_with_the_weights(folder: Path, examples: list[Example], tmp_path: Path) -> None:
-    told = {"styles": STYLES, "tokenize_style": True, "style_prompt": " in {}", "shorter": 40, "lower_case": False}
-    made = load(folder, image_size=SIZE, **told)
+    settings = {"styles": STYLES, "tokenize_style": True, "style_prompt": " in {}", "shorter": 40, "lower_case": False}
+    loaded = load(folder, image_size=SIZE, **settings)
     file, whole = tmp_path / "best.safetensors", tmp_path / "whole"
-    made.save_fine_tuned(file, ["encoder.layer_norm.weight"], {"epochs": 1})
-    made.export(whole)
+    loaded.save_fine_tuned(file, ["encoder.layer_norm.weight"], {"epochs": 1})
+    loaded.export(whole)
     for path in (file, tmp_path, whole):
         again = load(path)
-        assert again.settings == made.settings
+        assert again.settings == loaded.settings
         assert again.prompt("style", [], examples[2]).text == "<s> in <code_2></s>"
     assert load(whole, tokenize_style=False).prompt("style", [], examples[2]).text == "<s> in Wild</s>"
     assert load(file).weights.fine_tuned.about == {"epochs": 1}

@@ -26,7 +26,7 @@ def test_the_state_dict_has_the_published_names_and_shapes(tiny: OFAForCondition
 
 
 @pytest.mark.parametrize(
-    ("expected", "images", "shown"),
+    ("expected", "images", "mask"),
     [
         ("logits", "input/patch_images", None),
         ("logits_second_image_masked", "input/patch_images", [True, False]),
@@ -35,13 +35,13 @@ def test_the_state_dict_has_the_published_names_and_shapes(tiny: OFAForCondition
     ],
 )
 def test_logits_are_as_expected(
-    tiny: OFAForConditionalGeneration, expected: str, images: str | None, shown: list[bool] | None
+    tiny: OFAForConditionalGeneration, expected: str, images: str | None, mask: list[bool] | None
 ) -> None:
     inputs = {"input_ids": array("input/input_ids")}
     if images is not None:
         inputs["patch_images"] = array(images)
-    if shown is not None:
-        inputs["patch_masks"] = torch.tensor(shown)
+    if mask is not None:
+        inputs["patch_masks"] = torch.tensor(mask)
     torch.testing.assert_close(logits(tiny, **inputs), array(f"expect/{expected}"), atol=1e-5, rtol=0)
 
 
@@ -54,10 +54,10 @@ def test_padding_and_other_rows_change_nothing(tiny: OFAForConditionalGeneration
         decoder_input_ids=DECODER_IDS[1:, :4],
     )
     torch.testing.assert_close(second, together[1:, :4], atol=1e-5, rtol=0)
-    given = logits(
+    actual = logits(
         tiny, **prompt, attention_mask=prompt["input_ids"] != 1, decoder_attention_mask=(DECODER_IDS != 1).long()
     )
-    assert torch.equal(given, together)
+    assert torch.equal(actual, together)
 
 
 def test_a_hidden_image_is_as_none(tiny: OFAForConditionalGeneration, prompt: dict[str, Tensor]) -> None:
@@ -148,10 +148,10 @@ def test_half_precision_is_near(prompt: dict[str, Tensor], dtype: torch.dtype) -
         for block in network.encoder.embed_images.layer3:  # drawn weights are larger than half precision holds
             block.bn3.weight *= 0.01
             block.downsample = None if block.downsample is None else block.downsample.append(torch.nn.Tanh())
-    shown = torch.tensor([True, False])
-    expected = logits(network, **prompt, patch_masks=shown)
+    mask = torch.tensor([True, False])
+    expected = logits(network, **prompt, patch_masks=mask)
     images = prompt["patch_images"].to(dtype)
-    actual = logits(network.to(dtype), input_ids=prompt["input_ids"], patch_images=images, patch_masks=shown)
+    actual = logits(network.to(dtype), input_ids=prompt["input_ids"], patch_images=images, patch_masks=mask)
     assert actual.dtype == dtype
     assert functional.cosine_similarity(actual.float().flatten(), expected.flatten(), dim=0) > 0.999
 

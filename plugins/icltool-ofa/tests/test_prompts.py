@@ -26,8 +26,8 @@ def test_the_questions_are_the_published_ones() -> None:
     form = OFAFormat(styles=STYLES)
     one = form.prompt("caption", [], example())
     assert (one.text, one.images, one.target) == (CAPTIONED, ("/p.png",), " a dogs bone</s>")
-    asked = form.prompt("vqa", [], example(question="What is well-known", label="3.5")).text
-    assert asked == "<s> what is well known?</s>"
+    question = form.prompt("vqa", [], example(question="What is well-known", label="3.5")).text
+    assert question == "<s> what is well known?</s>"
     assert form.prompt("vqa", [], example(question="Is it?", label="3.5")).target == " 3.5</s>"
     assert (
         form.prompt("inference", [], example(question="a wet street")).text == "<s> clue: a wet street inference:</s>"
@@ -49,19 +49,19 @@ def test_a_style_is_its_line_in_the_list() -> None:
 
 
 def test_the_question_of_matching_names_the_style_alike() -> None:
-    asked = ' does the image describe " a dog </s> in personality x? " in personality Sour (Bitter)?'
-    named = OFAFormat(styles=STYLES).plain(asked, "/p.png", " yes")
-    assert named.text == f"<s>{asked.replace('</s>', '< /s>')}</s>"
+    question = ' does the image describe " a dog </s> in personality x? " in personality Sour (Bitter)?'
+    named = OFAFormat(styles=STYLES).plain(question, "/p.png", " yes")
+    assert named.text == f"<s>{question.replace('</s>', '< /s>')}</s>"
     assert named.target == " yes</s>"
-    coded = OFAFormat(styles=STYLES, tokenize_style=True).plain(asked, "/p.png", " yes")
+    coded = OFAFormat(styles=STYLES, tokenize_style=True).plain(question, "/p.png", " yes")
     assert coded.text == named.text.replace("Sour (Bitter)", "<code_1>")
 
 
 def test_demonstrations_are_text_and_show_no_image() -> None:
-    shown = [example(label="red bar", image="/a.png"), example(label="Blue frame!", image="/b.png")]
-    prompt = OFAFormat().prompt("caption", shown, example())
-    asked = " what does the image describe?"
-    assert prompt.text == f"<s>{asked} red bar.{asked} blue frame.{asked}</s>"
+    demonstrations = [example(label="red bar", image="/a.png"), example(label="Blue frame!", image="/b.png")]
+    prompt = OFAFormat().prompt("caption", demonstrations, example())
+    question = " what does the image describe?"
+    assert prompt.text == f"<s>{question} red bar.{question} blue frame.{question}</s>"
     assert prompt.images == ("/p.png",)
 
 

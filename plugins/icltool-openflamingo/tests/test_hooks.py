@@ -29,9 +29,13 @@ def prompts_of(tiny: Tiny, examples: list[Example]) -> list[Prompt]:
     """One begins with text before its image, one has no image."""
     from dataclasses import replace
 
-    shown = tiny.loaded.prompt("caption", examples[1:3], examples[0])
+    demonstrations = tiny.loaded.prompt("caption", examples[1:3], examples[0])
     blind = tiny.loaded.prompt("caption", [], replace(examples[4], image=""))
-    return [replace(shown, text="what is it " + shown.text), blind, tiny.loaded.prompt("caption", [], examples[3])]
+    return [
+        replace(demonstrations, text="what is it " + demonstrations.text),
+        blind,
+        tiny.loaded.prompt("caption", [], examples[3]),
+    ]
 
 
 def test_prompts_without_images_conform(tiny_mpt: Tiny, examples: list[Example]) -> None:
@@ -64,7 +68,7 @@ def test_nothing_is_left_behind(tiny_mpt: Tiny, examples: list[Example]) -> None
     model = tiny_mpt.loaded
     batch = model.answer_batch(prompts_of(tiny_mpt, examples), None)
     assert not model.model.lang_encoder.is_conditioned()
-    handle = model.decoder_layers()[-1].register_forward_hook(lambda *given: 1 / 0)
+    handle = model.decoder_layers()[-1].register_forward_hook(lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.answer_logits(batch)
     handle.remove()

@@ -109,8 +109,10 @@ def test_scores_equal_a_plain_full_forward(tiny: Tiny, examples: list[Example]) 
     features = dict(zip(paths, tiny.loaded.image_features(paths, 4), strict=True))
     expected = [plain_score(tiny, prompt) for prompt in prompts]
     for batch_size in (1, 3, len(prompts)):
-        for given in (None, features):
-            for actual, (log_prob, tokens) in zip(tiny.loaded.score(prompts, batch_size, given), expected, strict=True):
+        for cached in (None, features):
+            for actual, (log_prob, tokens) in zip(
+                tiny.loaded.score(prompts, batch_size, cached), expected, strict=True
+            ):
                 assert actual.tokens == tokens
                 assert actual.log_prob == pytest.approx(log_prob, abs=5e-5)
 

@@ -36,8 +36,8 @@ def test_vqa_prompt_has_no_instruction() -> None:
 
 
 def test_classification_prompt_of_text_alone() -> None:
-    shown, asked = example("good", image="", text="fine film"), example("bad", image="", text="dull film")
-    prompt = FORMAT.prompt("classification", [shown], asked)
+    demonstrations, query = example("good", image="", text="fine film"), example("bad", image="", text="dull film")
+    prompt = FORMAT.prompt("classification", [demonstrations], query)
     assert prompt.text == "Input:fine film Label:good<|endofchunk|>Input:dull film Label:"
     assert prompt.images == ()
 
@@ -53,8 +53,8 @@ def test_data_cannot_add_images_or_end_a_chunk() -> None:
 
 @pytest.mark.parametrize("form", [FORMAT, LIVE])
 def test_prompts_of_styles_and_inferences_change_no_fingerprint(form: PromptFormat) -> None:
-    asked = replace(example("grim"), style="Cold")
-    assert form.prompt("style", [], asked).text == "<image>Caption in the style Cold:"
+    query = replace(example("grim"), style="Cold")
+    assert form.prompt("style", [], query).text == "<image>Caption in the style Cold:"
     for task in ("inference", "inference-choice"):
         assert form.prompt(task, [], example("it is cold", "snow")).text == "<image>Clue:snow Inference:"
         assert form.clean(task, "it is cold Clue:a sign") == "it is cold"
@@ -85,11 +85,11 @@ def test_answers_are_cut_where_the_next_example_begins(task: str, raw: str, answ
 
 @pytest.mark.parametrize("shots", [0, 1, 2])
 def test_live_has_empty_lines_between_demonstrations_and_none_in_the_target(shots: int) -> None:
-    shown = [example("a cat", "What?", "1.jpg"), example("a dog", "Who?", "2.jpg")][:shots]
-    caption = LIVE.prompt("caption", shown, example("a cow"))
+    demonstrations = [example("a cat", "What?", "1.jpg"), example("a dog", "Who?", "2.jpg")][:shots]
+    caption = LIVE.prompt("caption", demonstrations, example("a cow"))
     before = ["", "<image>Caption:a cat\n\n", "<image>Caption:a cat\n\n<image>Caption:a dog\n\n"][shots]
     assert (caption.text, caption.target) == (f"{before}<image>Caption:", "a cow<|endoftext|>")
-    vqa = LIVE.prompt("vqa", shown, example("two", "How many?"))
+    vqa = LIVE.prompt("vqa", demonstrations, example("two", "How many?"))
     one = "<image>Question:What? Short answer:a cat.\n\n"
     before = ["", one, f"{one}<image>Question:Who? Short answer:a dog.\n\n"][shots]
     assert (vqa.text, vqa.target) == (f"{before}<image>Question:How many? Short answer:", "two.<|endoftext|>")
@@ -97,8 +97,8 @@ def test_live_has_empty_lines_between_demonstrations_and_none_in_the_target(shot
 
 
 def test_live_classifies_text() -> None:
-    shown, asked = example("good", image="", text="fine film"), example("bad", image="", text="dull film")
-    prompt = LIVE.prompt("classification", [shown], asked)
+    demonstrations, query = example("good", image="", text="fine film"), example("bad", image="", text="dull film")
+    prompt = LIVE.prompt("classification", [demonstrations], query)
     assert (prompt.text, prompt.target) == ("Input:fine film Label:good\n\nInput:dull film Label:", "bad<|endoftext|>")
 
 

@@ -48,22 +48,22 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    asked = arguments()
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if asked.device == "auto" else asked.device
+    options = arguments()
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     device = torch.device(name)
-    dtype = asked.dtype if asked.dtype != "auto" else ("bfloat16" if device.type == "cuda" else "float32")
+    dtype = options.dtype if options.dtype != "auto" else ("bfloat16" if device.type == "cuda" else "float32")
     with TemporaryDirectory() as folder:
-        run = make_run(Path(folder) / "images", asked.anchors, asked.candidates, asked.index)
-        adapter = models.adapter(asked.size, Path(folder) / "model", device, dtype, asked.in_memory or None)
+        run = make_run(Path(folder) / "images", options.anchors, options.candidates, options.index)
+        adapter = models.adapter(options.size, Path(folder) / "model", device, dtype, options.in_memory or None)
         lines = []
-        for order in asked.order:
-            setting = Setting(order, asked.shots, asked.beams, asked.batch_size)
-            found = compare(adapter, run, setting, asked.naive_anchors, asked.rounds, not asked.no_cached)
-            lines.append(as_json(found, adapter))
-            if not asked.json:
+        for order in options.order:
+            setting = Setting(order, options.shots, options.beams, options.batch_size)
+            comparison = compare(adapter, run, setting, options.naive_anchors, options.rounds, not options.no_cached)
+            lines.append(as_json(comparison, adapter))
+            if not options.json:
                 from tests.benchmarks.engine.report import show
 
-                show(found, adapter)
+                show(comparison, adapter)
         print(json.dumps(lines))
 
 

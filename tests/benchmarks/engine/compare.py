@@ -98,17 +98,17 @@ def compare(
         if with_cached:
             turns["cached"].append(sides.cached(adapter, sample, setting, run))
         rates.append(_machine_rate(adapter))
-    found = {name: _median(taken) for name, taken in turns.items() if taken}
-    forest = _units(adapter, run, found["engine"].values)
-    whole, part = forest_size(forest), forest_size(_units(adapter, sample, found["naive"].values))
+    medians = {name: _median(taken) for name, taken in turns.items() if taken}
+    forest = _units(adapter, run, medians["engine"].values)
+    whole, part = forest_size(forest), forest_size(_units(adapter, sample, medians["naive"].values))
     model, rate = model_flops(adapter.model), max(rates)
-    useful, own = _utilisation(model, found, whole, part, run, len(sample.anchors), rate)
+    useful, own = _utilisation(model, medians, whole, part, run, len(sample.anchors), rate)
     return Comparison(
         setting=setting,
-        naive=found["naive"],
-        cached=found.get("cached"),
-        engine=found["engine"],
-        differences=differences(found["naive"], found["engine"], setting.order),
+        naive=medians["naive"],
+        cached=medians.get("cached"),
+        engine=medians["engine"],
+        differences=differences(medians["naive"], medians["engine"], setting.order),
         images=len(run.images),
         scored=whole.scored,
         bound=whole.tokens,
@@ -161,15 +161,15 @@ def _units(adapter: Any, run: Run, values: dict[int, dict[Ids, float]]) -> list[
 
 
 def _utilisation(
-    model: ModelFlops, found: dict[str, Side], whole: TreeSize, part: TreeSize, run: Run, anchors: int, rate: float
+    model: ModelFlops, by_name: dict[str, Side], whole: TreeSize, part: TreeSize, run: Run, anchors: int, rate: float
 ) -> tuple[dict[str, float], float]:
     """Shares of the rate: of useful operations by side, of the naive way's own. `part` is the naive anchors' tree; of the
     run's images it needs its part."""
     images = len(run.images)
     needed = model.least(part, round(images * anchors / len(run.anchors)))
-    useful = {name: needed / side.seconds / rate for name, side in found.items() if name != "engine"}
-    useful["engine"] = model.least(whole, images) / found["engine"].seconds / rate
-    return useful, model.naive(part, found["naive"].encoded) / found["naive"].seconds / rate
+    useful = {name: needed / side.seconds / rate for name, side in by_name.items() if name != "engine"}
+    useful["engine"] = model.least(whole, images) / by_name["engine"].seconds / rate
+    return useful, model.naive(part, by_name["naive"].encoded) / by_name["naive"].seconds / rate
 
 
 def as_json(comparison: Comparison, adapter: Any) -> dict[str, Any]:

@@ -38,10 +38,10 @@ class NaiveScorer:
 
     @torch.inference_mode()
     def values(self, prompts: Sequence[Prompt]) -> list[float]:
-        found: list[float] = []
+        values: list[float] = []
         for start in range(0, len(prompts), self._batch_size):
-            found += self._batch(prompts[start : start + self._batch_size])
-        return found
+            values += self._batch(prompts[start : start + self._batch_size])
+        return values
 
     def _batch(self, prompts: Sequence[Prompt]) -> list[float]:
         encoded = self._tokenizer(
@@ -62,13 +62,13 @@ class NaiveScorer:
             ).logits
         log_probs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
         picked = log_probs.gather(2, ids[:, 1:, None].to(self._device))[:, :, 0]
-        wanted = torch.zeros(ids.shape[0], ids.shape[1] - 1)
+        targets = torch.zeros(ids.shape[0], ids.shape[1] - 1)
         for row, prompt in enumerate(prompts):
             ends = encoded["offset_mapping"][row, :, 1]
             target = (ends > len(prompt.text)) & mask[row].bool()
-            wanted[row] = target[1:].float()
-        wanted = wanted.to(self._device)
-        return ((picked * wanted).sum(1) / wanted.sum(1)).exp().tolist()
+            targets[row] = target[1:].float()
+        targets = targets.to(self._device)
+        return ((picked * targets).sum(1) / targets.sum(1)).exp().tolist()
 
     def _images(self, prompts: Sequence[Prompt], images: int) -> dict[str, torch.Tensor]:
         """Pixels [B, images, 3, H, W] of files read anew, or ready features; zeros where a prompt has fewer images."""

@@ -26,10 +26,10 @@ def show(comparison: Comparison, adapter: Any) -> None:
     table = Table(title=f"construct order {s.order}, {s.shots} shots, {s.beams} beams, batches of {s.batch_size}")
     for name in ("", "naive", "features cached", "engine", "goal"):
         table.add_column(name, justify="left" if not name else "right")
-    shown = (c.naive, c.cached, c.engine)
-    table.add_row("prompts", *(f"{x.prompts:,}" if x else "" for x in shown), "")
-    table.add_row("seconds", *(f"{x.seconds:.2f}" if x else "" for x in shown), "")
-    table.add_row("prompts per second", *(f"{x.rate:.2f}" if x else "" for x in shown), "")
+    sides = (c.naive, c.cached, c.engine)
+    table.add_row("prompts", *(f"{x.prompts:,}" if x else "" for x in sides), "")
+    table.add_row("seconds", *(f"{x.seconds:.2f}" if x else "" for x in sides), "")
+    table.add_row("prompts per second", *(f"{x.rate:.2f}" if x else "" for x in sides), "")
     ratios = (1.0, c.cached.rate / c.naive.rate if c.cached else None, c.speedup)
     table.add_row(
         "times naive",
@@ -57,7 +57,7 @@ def show(comparison: Comparison, adapter: Any) -> None:
         table.add_row("tokens with padding", "", "", f"{c.padded:,}", "")
     once = "met" if c.engine.encoded == c.images else "missed"
     table.add_row(
-        f"image encodings ({c.images} images)", *(f"{x.encoded:,}" if x else "" for x in shown), f"each once: {once}"
+        f"image encodings ({c.images} images)", *(f"{x.encoded:,}" if x else "" for x in sides), f"each once: {once}"
     )
     cached = f"{c.useful['cached']:.1%}" if "cached" in c.useful else ""
     table.add_row(
@@ -69,7 +69,7 @@ def show(comparison: Comparison, adapter: Any) -> None:
     )
     table.add_row("part in its own operations", f"{c.own:.1%}", "", "", "")
     table.add_row("operations over the least", f"{c.own / c.useful['naive']:.2f}", "", "", "")
-    table.add_row("peak memory, MiB", *(f"{x.peak_bytes / 2**20:,.0f}" if x else "" for x in shown), "")
+    table.add_row("peak memory, MiB", *(f"{x.peak_bytes / 2**20:,.0f}" if x else "" for x in sides), "")
     console = Console(width=110)
     console.print(
         f"{adapter.name}: {parameters(adapter.model) / 1e6:,.1f} M parameters, {adapter.dtype}, {device_name(device)}, "

@@ -91,7 +91,7 @@ def engine(adapter: Any, run: Run, setting: Setting) -> Side:
 
     peak.start()
     (session, results), seconds, cpu_seconds = timed(adapter.device, search)
-    counters = {name: getattr(session, kept) for name, kept in COUNTERS.items()}
+    counters = {name: getattr(session, counter) for name, counter in COUNTERS.items()}
     return Side(
         seconds,
         cpu_seconds,

@@ -90,8 +90,8 @@ def test_calls_that_do_not_fit(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        given = [a.replace("TAKEN", port) for a in arguments]
-        err = refusal(capsys, "app", *MODEL, "--workspace", str(workspace), *given)
+        options = [a.replace("TAKEN", port) for a in arguments]
+        err = refusal(capsys, "app", *MODEL, "--workspace", str(workspace), *options)
     assert words.replace("TAKEN", port) in err
 
 
@@ -142,8 +142,8 @@ def test_the_page_in_a_browser(workspace: Path, tmp_path: Path) -> None:
         browser.until(lambda: browser.count("#status textarea") == 0)
         browser.click("#ask")
         browser.until(lambda: not browser.value("#references textarea") and browser.value("#answer textarea"))
-        asked = [url for url in browser.requests() if not url.startswith((address, "data:", "blob:"))]
-        assert asked == []
+        requests = [url for url in browser.requests() if not url.startswith((address, "data:", "blob:"))]
+        assert requests == []
 
 
 @pytest.mark.external

@@ -32,13 +32,13 @@ def test_an_answer_with_all_that_was_asked(answers: AnswerSession, dataset: Prep
     session = AppSession(answers, dataset, ())
     query = session.example(3)
     icds = session.drawn(query, 4, seed=1)
-    found = session.ask(query, icds)
-    assert found.references == query.references
-    assert found.demonstrations == icds
+    answer = session.ask(query, icds)
+    assert answer.references == query.references
+    assert answer.demonstrations == icds
     expected = answers.model.prompt("caption", icds, query)
-    assert found.prompt == expected.text
-    assert answers.model.clean("caption", found.raw) == found.answer
-    assert session.ask(query, icds) == found
+    assert answer.prompt == expected.text
+    assert answers.model.clean("caption", answer.raw) == answer.answer
+    assert session.ask(query, icds) == answer
 
 
 def test_demonstrations(answers: AnswerSession, dataset: PreparedDataset) -> None:
@@ -63,9 +63,9 @@ def test_demonstrations(answers: AnswerSession, dataset: PreparedDataset) -> Non
 def test_words_are_found_in_the_index_set(answers: AnswerSession, dataset: PreparedDataset) -> None:
     session = AppSession(answers, dataset, ())
     first = dataset.split("train")[0]
-    found = session.search(first.label.upper(), 5)
-    assert found[0] == first
-    assert all(set(first.label.split()) <= set(e.text.split()) for e in found)
+    matches = session.search(first.label.upper(), 5)
+    assert matches[0] == first
+    assert all(set(first.label.split()) <= set(e.text.split()) for e in matches)
     assert session.search("no such words", 5) == []
     assert len(set(session.some_rows(12, 0))) == 12
     assert session.some_rows(12, 0) != session.some_rows(12, 1)

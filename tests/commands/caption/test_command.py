@@ -49,23 +49,23 @@ def test_captions_of_a_list(
     workspace: Path, images: list[Path], tiny_model: IdeficsModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = images[0].parent
-    asked = [
+    entries = [
         {"image": p.name, "reference": f"reference {n}"} if n % 2 else {"image": str(p)} for n, p in enumerate(images)
     ]
-    file = written(tmp_path / "in" / "list.json", asked)
-    found = captioned(capsys, tmp_path / "out.json", "--input", file, "--images", folder, "--batch-size=4")
-    assert (found["model_name"], found["model_revision"]) == ("tiny-idefics", tiny_model.fingerprint())
-    assert list(found) == ["model_name", "model_revision", "settings", "results"]
-    assert [row["image"] for row in found["results"]] == [entry["image"] for entry in asked]
-    assert [row.get("reference") for row in found["results"]] == [entry.get("reference") for entry in asked]
+    file = written(tmp_path / "in" / "list.json", entries)
+    captions = captioned(capsys, tmp_path / "out.json", "--input", file, "--images", folder, "--batch-size=4")
+    assert (captions["model_name"], captions["model_revision"]) == ("tiny-idefics", tiny_model.fingerprint())
+    assert list(captions) == ["model_name", "model_revision", "settings", "results"]
+    assert [row["image"] for row in captions["results"]] == [entry["image"] for entry in entries]
+    assert [row.get("reference") for row in captions["results"]] == [entry.get("reference") for entry in entries]
     alone = captioned(capsys, tmp_path / "alone.json", "--input", file, "--images", folder, "--batch-size=1")
-    assert alone["results"] == found["results"], "no caption depends on the batch"
-    assert all(row["caption"].startswith("a ") for row in found["results"])
-    shown = run(["caption", *MODEL, f"--input={file}", f"--images={folder}", f"--output={tmp_path / 'o.json'}"])
-    assert shown == 0
+    assert alone["results"] == captions["results"], "no caption depends on the batch"
+    assert all(row["caption"].startswith("a ") for row in captions["results"])
+    exit_code = run(["caption", *MODEL, f"--input={file}", f"--images={folder}", f"--output={tmp_path / 'o.json'}"])
+    assert exit_code == 0
     out = capsys.readouterr().out
     assert "the first 5 of 6 captions" in out
-    assert found["results"][0]["caption"] in out
+    assert captions["results"][0]["caption"] in out
 
 
 def test_a_description_stands_for_the_name(
@@ -79,10 +79,10 @@ def test_hashes_and_demonstrations(
     workspace: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An image's demonstrations depend on the image and the seed, not on its place in the list."""
-    asked = [{"image_hash": p.stem} for p in images]
+    entries = [{"image_hash": p.stem} for p in images]
     common = ["--images", images[0].parent, "--shots=3", "--workspace", workspace, "--task=caption"]
-    forth = captioned(capsys, tmp_path / "f.json", "--input", written(tmp_path / "a.json", asked), *common)
-    back = captioned(capsys, tmp_path / "b.json", "--input", written(tmp_path / "b", asked[::-1]), *common)
+    forth = captioned(capsys, tmp_path / "f.json", "--input", written(tmp_path / "a.json", entries), *common)
+    back = captioned(capsys, tmp_path / "b.json", "--input", written(tmp_path / "b", entries[::-1]), *common)
     other = captioned(capsys, tmp_path / "s.json", "--input", tmp_path / "a.json", *common, "--seed=1")
     assert forth["results"] == back["results"][::-1]
     icds = [row["icd_ids"] for row in forth["results"]]
@@ -95,18 +95,18 @@ def test_hashes_and_demonstrations(
 
 def test_samples_of_a_data_set(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["--task=vqa", "--workspace", workspace, "--shots=2"]
-    found = captioned(capsys, tmp_path / "v.json", "--samples=5", *common)
+    captions = captioned(capsys, tmp_path / "v.json", "--samples=5", *common)
     records = open_dataset(Workspace(workspace).dataset_folder("shapes", "vqa")).split("validation")
     train = open_dataset(Workspace(workspace).dataset_folder("shapes", "vqa")).split("train")
     known = {(e.image, e.question): e for e in records}
-    for row in found["results"]:
+    for row in captions["results"]:
         query = known[row["image"], row["question"]]
         assert row["reference"] == query.label
         demonstrations = train.rows([train.row_of(i) for i in row["icd_ids"]])
         assert not any(d.image_id == query.image_id or d.group == query.group for d in demonstrations)
     again = captioned(capsys, tmp_path / "v2.json", "--samples=5", *common)
-    assert again == found
-    assert captioned(capsys, tmp_path / "v3.json", "--samples=5", "--seed=3", *common)["results"] != found["results"]
+    assert again == captions
+    assert captioned(capsys, tmp_path / "v3.json", "--samples=5", "--seed=3", *common)["results"] != captions["results"]
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ def test_calls_that_do_not_fit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = written(tmp_path / "list.json", [{"image": str(images[0])}])
-    given = [a.replace("LIST", str(file)).replace("FOLDER", str(tmp_path)) for a in arguments]
-    err = refusal(capsys, "caption", *MODEL, *given, "--workspace", str(workspace))
+    options = [a.replace("LIST", str(file)).replace("FOLDER", str(tmp_path)) for a in arguments]
+    err = refusal(capsys, "caption", *MODEL, *options, "--workspace", str(workspace))
     for word in words:
         assert word in err
     assert json.loads(file.read_text()), "what was there stays"
@@ -182,8 +182,8 @@ def test_styles_are_checked_before_the_model_is_loaded(
     images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MODEL_CPK_DIR", raising=False)
-    asked = [{"image": str(images[0]), "style": style} for style in ("Sweet", "happpy")]
-    file, styles = written(tmp_path / "list.json", asked), written(tmp_path / "styles.txt", "Happy\nSweet\n\n")
+    entries = [{"image": str(images[0]), "style": style} for style in ("Sweet", "happpy")]
+    file, styles = written(tmp_path / "list.json", entries), written(tmp_path / "styles.txt", "Happy\nSweet\n\n")
     call = ["caption", "--input", str(file), "--model=idefics-9b", f"--output={tmp_path / 'o.json'}"]
     err = refusal(capsys, *call, "--styles", str(styles))
     assert "entry 2: unknown style 'happpy'" in err
@@ -197,12 +197,12 @@ def test_what_entries_hold_says_what_is_asked(
     key: str, task: str, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = written(tmp_path / "list.json", [{"image": str(p), key: "what colour?"} for p in images[:2]])
-    found = captioned(capsys, tmp_path / "o.json", "--input", file, "--workspace", tmp_path)
-    assert found["settings"]["task"] == task
-    assert [row[key] for row in found["results"]] == ["what colour?"] * 2
+    captions = captioned(capsys, tmp_path / "o.json", "--input", file, "--workspace", tmp_path)
+    assert captions["settings"]["task"] == task
+    assert [row[key] for row in captions["results"]] == ["what colour?"] * 2
     plain = captioned(capsys, tmp_path / "p.json", "--input", file, "--workspace", tmp_path, "--task=caption")
     assert plain["settings"]["task"] == "caption"
-    assert [row["caption"] for row in plain["results"]] != [row["caption"] for row in found["results"]]
+    assert [row["caption"] for row in plain["results"]] != [row["caption"] for row in captions["results"]]
 
 
 def test_a_image_that_breaks_half_way_loses_nothing(
@@ -211,8 +211,8 @@ def test_a_image_that_breaks_half_way_loses_nothing(
     cut = tmp_path / "cut.jpg"
     data = images[2].read_bytes()
     cut.write_bytes(data[: len(data) // 2])
-    asked = [{"image": str(p)} for p in (*images[:2], cut, *images[3:])]
-    file, output = written(tmp_path / "list.json", asked), tmp_path / "o.json"
+    entries = [{"image": str(p)} for p in (*images[:2], cut, *images[3:])]
+    file, output = written(tmp_path / "list.json", entries), tmp_path / "o.json"
     call = ["caption", *MODEL, "--input", str(file), "--output", str(output), "--batch-size=1", "--image-cache-mb=0"]
     err = refusal(capsys, *call)
     assert "list.json, entry 3: image" in err
@@ -237,10 +237,10 @@ def test_a_killed_call_goes_on(images: list[Path], tmp_path: Path, capsys: pytes
     def work() -> int:
         answers, numbers = AnswerSession.answers, itertools.count()
 
-        def dying(self: AnswerSession, asked: Any) -> Any:
+        def dying(self: AnswerSession, requests: Any) -> Any:
             if next(numbers) == 5:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return answers(self, asked)
+            return answers(self, requests)
 
         AnswerSession.answers = dying  # type: ignore[method-assign]
         return run(call)
@@ -257,12 +257,12 @@ def test_a_killed_call_goes_on(images: list[Path], tmp_path: Path, capsys: pytes
 
 
 def test_what_is_asked_is_known_by_its_content(images: list[Path], tmp_path: Path) -> None:
-    asked = [
+    entries = [
         {"image": str(images[0]), "style": "Sweet", "reference": "r"},
         {"image": str(images[1]), "style": "Sad"},
     ]
-    first = entries_module.read_entries(written(tmp_path / "a.json", asked))
-    moved = entries_module.read_entries(written(tmp_path / "b.json", asked[::-1]))
+    first = entries_module.read_entries(written(tmp_path / "a.json", entries))
+    moved = entries_module.read_entries(written(tmp_path / "b.json", entries[::-1]))
     assert [e.example.id for e in first] == [e.example.id for e in moved[::-1]]
     assert entries_module.digest_of(first) != entries_module.digest_of(moved)
     assert entries_module.task_of_entries(first, tmp_path) == "style"

@@ -77,8 +77,8 @@ def evaluated(
     where = ["--workspace", str(workspace), "--dataset", data, "--task", task]
     capsys.readouterr()
     assert run(["evaluate", *where, *MODEL, *chosen, "--json", *arguments]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return content
 
 
 def test_what_is_prepared(prepared: Path) -> None:
@@ -102,8 +102,8 @@ def test_inferences_are_judged_by_source(workspace: Path, capsys: pytest.Capture
     assert set(names) < set(row)
     assert row["cider"] == row["cider-d"]
     by = row["by"]["answer_type"]
-    assert {source: found["queries"] for source, found in by.items()} == {"vcr": 5, "vg": 3}
-    assert all(set(names) < set(found) for found in by.values())
+    assert {source: figures["queries"] for source, figures in by.items()} == {"vcr": 5, "vg": 3}
+    assert all(set(names) < set(figures) for figures in by.values())
     assert not any("made for" in line for line in report["remarks"])
     rows = read_predictions(Path(report["path"]) / "predictions" / "random-2-shot-seed0.jsonl")
     assert all("show=highlight" in image for row in rows for image in row["images"])
@@ -125,11 +125,11 @@ def test_the_right_inference_is_ranked_among_distractors(workspace: Path, capsys
     [row] = report["rows"]
     [path] = (Path(report["path"]) / "predictions").glob("*.jsonl")
     ranks, right = [], []
-    for found in read_predictions(path):
-        values = found["log_probs"]
-        [own] = [choice for choice in values if choice in found["references"]]
+    for prediction in read_predictions(path):
+        values = prediction["log_probs"]
+        [own] = [choice for choice in values if choice in prediction["references"]]
         ranks.append(sorted(values, key=lambda choice: -values[choice]).index(own) + 1)
-        right.append(100 * (found["answer"] == own))
+        right.append(100 * (prediction["answer"] == own))
         assert len(values) == 5
     assert row["mean-rank"] == pytest.approx(sum(ranks) / 8, abs=0.005)
     assert row["accuracy"] == pytest.approx(sum(right) / 8, abs=0.005)

@@ -48,8 +48,8 @@ def test_without_a_choice_it_lists(workspace: Path, capsys: pytest.CaptureFixtur
     code, out, _ = clean(capsys, workspace)
     assert code == 0
     assert out.startswith("6 artefacts, ")
-    for shown in ("shapes/caption", "shapes-vqa-train-tiny-clip.h5", " ago"):
-        assert shown in out
+    for text in ("shapes/caption", "shapes-vqa-train-tiny-clip.h5", " ago"):
+        assert text in out
     assert clean(capsys, workspace, "--yes")[0] == 0, "nothing was chosen"
     assert embedded(workspace) == EMBEDDINGS
 
@@ -66,11 +66,11 @@ def test_nothing_is_removed_where_nobody_can_be_asked(workspace: Path, capsys: p
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", EMBEDDINGS), ("\n", EMBEDDINGS)])
 def test_the_question(workspace: Path, answer: str, left: int) -> None:
-    code, shown = answered(workspace, answer, "--kind", "embeddings")
-    assert code == 0, shown
-    assert "remove 4 artefacts, " in shown
-    assert "[y/N]" in shown
-    assert ("removed 4 artefacts, " in shown) == (left == 0)
+    code, output = answered(workspace, answer, "--kind", "embeddings")
+    assert code == 0, output
+    assert "remove 4 artefacts, " in output
+    assert "[y/N]" in output
+    assert ("removed 4 artefacts, " in output) == (left == 0)
     assert embedded(workspace) == left
 
 
@@ -82,14 +82,19 @@ def test_a_dry_run_removes_nothing(workspace: Path, capsys: pytest.CaptureFixtur
 
 def test_json(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = clean(capsys, workspace, "shapes/vqa", "--yes", "--json")
-    found: dict[str, Any] = json.loads(out)
-    assert (code, err, found["removed"]) == (0, "", 1)
-    (row,) = found["rows"]
-    assert (row["kind"], row["name"], row["removed"], row["bytes"]) == ("datasets", "shapes/vqa", True, found["freed"])
-    assert any("needed by embeddings/" in line for line in found["remarks"])
-    found = json.loads(clean(capsys, workspace, "--unreachable", "--dry-run", "--json")[1])
-    assert {row["name"] for row in found["rows"]} == {f"shapes-vqa-{s}-tiny-clip.h5" for s in ("train", "validation")}
-    assert {row["unreachable"] for row in found["rows"]} == {"its data set shapes (vqa) is gone"}
+    content: dict[str, Any] = json.loads(out)
+    assert (code, err, content["removed"]) == (0, "", 1)
+    (row,) = content["rows"]
+    assert (row["kind"], row["name"], row["removed"], row["bytes"]) == (
+        "datasets",
+        "shapes/vqa",
+        True,
+        content["freed"],
+    )
+    assert any("needed by embeddings/" in line for line in content["remarks"])
+    content = json.loads(clean(capsys, workspace, "--unreachable", "--dry-run", "--json")[1])
+    assert {row["name"] for row in content["rows"]} == {f"shapes-vqa-{s}-tiny-clip.h5" for s in ("train", "validation")}
+    assert {row["unreachable"] for row in content["rows"]} == {"its data set shapes (vqa) is gone"}
 
 
 @pytest.mark.parametrize(

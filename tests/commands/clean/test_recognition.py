@@ -83,9 +83,9 @@ def test_what_people_keep_there_is_never_chosen(workspace: Path) -> None:
     assert set(listed(workspace)) == before
     for options in ({"kind": KINDS}, {"older_than": "30d"}, {"larger_than": "1kB"}, {"leftovers": True}):
         assert chosen(workspace, **options) <= before, options
-    told = "\n".join(inventory(Workspace(workspace)).remarks)
-    assert told.count("not icltool's, left alone") == 6
-    assert "checkpoints/my-cv and 2 more" in told
+    notes = "\n".join(inventory(Workspace(workspace)).remarks)
+    assert notes.count("not icltool's, left alone") == 6
+    assert "checkpoints/my-cv and 2 more" in notes
     cleaned(workspace, kind=KINDS)
     left = {path.relative_to(workspace).as_posix() for path in workspace.rglob("*") if path.is_file()}
     assert left == set(THEIRS)
@@ -131,7 +131,7 @@ def test_every_export_is_known_by_what_is_in_it(workspace: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file({"w": np.zeros(3, np.float32)}, trained / "last.safetensors")
-    wanted = [
+    expected = [
         *(("sequences", form, rows, {}) for form in ("json", "csv", "parquet")),
         *(("results", form, results, {}) for form in ("csv", "markdown", "latex", "json")),
         ("plan", "json", rows, {}),
@@ -140,7 +140,7 @@ def test_every_export_is_known_by_what_is_in_it(workspace: Path) -> None:
     ]
     suffixes = {"markdown": "md", "latex": "tex", "messages": "jsonl", "openai": "jsonl", "safetensors": "folder"}
     names = []
-    for number, (what, form, source, more) in enumerate(wanted):
+    for number, (what, form, source, more) in enumerate(expected):
         names.append(f"{number}.{suffixes.get(form, form)}")
         options: dict[str, Any] = {"what": what, "format": form, "input": source, **more}
         export.run(ExportConfig(workspace=workspace, output=workspace / "exports" / names[-1], **options), PROGRESS)
@@ -162,8 +162,8 @@ def test_an_exported_model_is_known_packed_and_unpacked(workspace: Path) -> None
     (folder / "model.safetensors").write_bytes(os.urandom(1 << 21))
     write_archive(workspace / "exports" / "captioner-best.tar.gz", folder, "captioner-best", PROGRESS)
     shutil.copy(workspace / "exports" / "captioner-best.tar.gz", workspace / "exports" / "short.tgz")
-    found = {label for label in listed(workspace) if label.startswith("exports/")}
-    assert found == {f"exports/{name}" for name in ("captioner-best", "captioner-best.tar.gz", "short.tgz")}
+    exports = {label for label in listed(workspace) if label.startswith("exports/")}
+    assert exports == {f"exports/{name}" for name in ("captioner-best", "captioner-best.tar.gz", "short.tgz")}
 
 
 def with_gap(workspace: Path) -> Path:

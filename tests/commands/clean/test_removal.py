@@ -132,10 +132,10 @@ def test_links_are_removed_and_never_followed(workspace: Path, tmp_path: Path) -
     (folder / "logs").symlink_to(outside)
     moved = shutil.move(checkpoint(workspace, "elsewhere"), tmp_path / "moved")
     (workspace / "checkpoints" / "elsewhere").symlink_to(moved)
-    found = listed(workspace)
-    assert found["embeddings/linked.h5"].link == str(treasure)
-    assert found["embeddings/linked.h5"].bytes < 500
-    assert found["embeddings/dangling.h5"].state == "damaged"
+    artefacts = listed(workspace)
+    assert artefacts["embeddings/linked.h5"].link == str(treasure)
+    assert artefacts["embeddings/linked.h5"].bytes < 500
+    assert artefacts["embeddings/dangling.h5"].state == "damaged"
     report = cleaned(workspace, kind=("embeddings", "checkpoints"))
     assert report.faults == ()
     assert list(outside.iterdir()) == [Path(treasure)]
@@ -146,9 +146,9 @@ def test_links_are_removed_and_never_followed(workspace: Path, tmp_path: Path) -
 def test_a_folder_that_is_a_link_out_of_the_workspace_is_left_alone(workspace: Path, tmp_path: Path) -> None:
     shutil.move(workspace / "embeddings", tmp_path / "big-disk")
     (workspace / "embeddings").symlink_to(tmp_path / "big-disk")
-    found = inventory(Workspace(workspace))
-    assert not [a for a in found.artefacts if a.kind == "embeddings"]
-    assert "is a link to" in found.remarks[0]
+    listing = inventory(Workspace(workspace))
+    assert not [a for a in listing.artefacts if a.kind == "embeddings"]
+    assert "is a link to" in listing.remarks[0]
     link = tmp_path / "ws-link"
     link.symlink_to(workspace)
     assert "datasets/shapes/vqa" in listed(link), "the workspace itself may be a link"

@@ -43,8 +43,8 @@ def test_every_artefact_is_listed_with_its_state(workspace: Path) -> None:
     (workspace / "exports" / "table.csv").write_text(results_csv([]))
     (workspace / "sequences" / "notes.txt").write_text("mine")
     (workspace / "sequences" / "begun.h5.failed.json").write_text('{"failures": [{"error": "OSError: gone"}]}')
-    found = listed(workspace)
-    states = {label: (a.state, a.facts.note) for label, a in found.items() if not label.startswith(("data", "emb"))}
+    artefacts = listed(workspace)
+    states = {label: (a.state, a.facts.note) for label, a in artefacts.items() if not label.startswith(("data", "emb"))}
     assert states == {
         "sequences/whole.h5": ("complete", ""),
         "sequences/begun.h5": ("unfinished", "2 of 3; 1 given up, the last: OSError: gone"),
@@ -56,9 +56,9 @@ def test_every_artefact_is_listed_with_its_state(workspace: Path) -> None:
         "exports/table.csv": ("complete", ""),
     }
     assert "cut" in states["sequences/cut.h5"][1]
-    assert found["datasets/shapes/vqa"].state == found[TRAIN].state == "complete"
-    assert not any(a.unreachable or a.held_by or a.link for a in found.values())
-    assert found["datasets/shapes/caption"].bytes == sum(
+    assert artefacts["datasets/shapes/vqa"].state == artefacts[TRAIN].state == "complete"
+    assert not any(a.unreachable or a.held_by or a.link for a in artefacts.values())
+    assert artefacts["datasets/shapes/caption"].bytes == sum(
         f.stat().st_size for f in (workspace / "datasets/shapes/caption").rglob("*") if f.is_file()
     )
     assert any("notes.txt" in remark for remark in inventory(Workspace(workspace)).remarks)
@@ -119,9 +119,9 @@ def test_one_is_warned_of_what_others_need(workspace: Path) -> None:
         used = file.fingerprint
     folder = checkpoint(workspace, "lever-lm-shapes-caption-1", embeddings_fingerprint=used)
     evaluation(workspace, "shapes-caption-m-1", folder=str(folder), checkpoint="last")
-    found = listed(workspace)
-    assert found[TRAIN].needed_by == (f"checkpoints/{folder.name}",)
-    assert found[f"checkpoints/{folder.name}"].needed_by == ("evaluations/shapes-caption-m-1",)
+    artefacts = listed(workspace)
+    assert artefacts[TRAIN].needed_by == (f"checkpoints/{folder.name}",)
+    assert artefacts[f"checkpoints/{folder.name}"].needed_by == ("evaluations/shapes-caption-m-1",)
     warned = f"warning: {TRAIN} is needed by checkpoints/{folder.name}"
     assert warned in planned(workspace, kind=("embeddings",)).remarks
     assert warned not in planned(workspace, kind=("embeddings", "checkpoints")).remarks
@@ -132,10 +132,10 @@ def test_a_training_outlives_its_sequences(workspace: Path) -> None:
     sequences(workspace, "a.h5")
     checkpoint(workspace, "lever-lm-shapes-caption-1", sequences="a.h5")
     checkpoint(workspace, "lever-lm-shapes-caption-2", sequences="b.h5")
-    found = listed(workspace)
-    assert found["sequences/a.h5"].needed_by == ("checkpoints/lever-lm-shapes-caption-1",)
-    assert found["checkpoints/lever-lm-shapes-caption-1"].facts.note == ""
-    noted = found["checkpoints/lever-lm-shapes-caption-2"]
+    artefacts = listed(workspace)
+    assert artefacts["sequences/a.h5"].needed_by == ("checkpoints/lever-lm-shapes-caption-1",)
+    assert artefacts["checkpoints/lever-lm-shapes-caption-1"].facts.note == ""
+    noted = artefacts["checkpoints/lever-lm-shapes-caption-2"]
     assert (noted.facts.note, noted.unreachable) == ("its sequences b.h5 are not in the workspace", "")
 
 
@@ -173,10 +173,10 @@ def test_caches_of_other_versions_are_unreachable(workspace: Path) -> None:
     import icltool.store.image_features as module
 
     header = current._header
-    made = {**header.provenance.configuration, "transformers": "4.0"}
+    configuration = {**header.provenance.configuration, "transformers": "4.0"}
     old = module.ImageFeatureFile(
         workspace / "cache" / "image-features-old.h5",
-        module.Header(module.SCHEMA, Provenance(made, ""), header.details),
+        module.Header(module.SCHEMA, Provenance(configuration, ""), header.details),
         1 << 20,
     )
     old.close()

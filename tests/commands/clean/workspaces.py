@@ -32,9 +32,9 @@ def fingerprint(workspace: Path, task: str = "caption") -> str:
     return str(read_json(workspace / "datasets" / "shapes" / task / "dataset.json")["fingerprint"])
 
 
-def sequences(workspace: Path, name: str, finished: int = 3, total: int = 3, **made: Any) -> Path:
+def sequences(workspace: Path, name: str, finished: int = 3, total: int = 3, **identity: Any) -> Path:
     """A sequences file of the data set that is prepared for captions."""
-    configuration = {"dataset": "shapes", "task": "caption", **made}
+    configuration = {"dataset": "shapes", "task": "caption", **identity}
     provenance = Provenance(configuration, fingerprint(workspace))
     path = workspace / "sequences" / name
     with SequenceWriter(path, provenance, killable.SHOTS, killable.BEAMS, killable.CANDIDATES, total) as writer:
@@ -48,11 +48,11 @@ def checkpoint(workspace: Path, name: str, sequences: str = "", **identity: Any)
     folder = workspace / "checkpoints" / name
     folder.mkdir(parents=True)
     (folder / "last.safetensors").write_bytes(b"x" * 3000)
-    made = {"dataset": "shapes", "task": "caption", "dataset_fingerprint": fingerprint(workspace), **identity}
+    configuration = {"dataset": "shapes", "task": "caption", "dataset_fingerprint": fingerprint(workspace), **identity}
     record = {
         "schema": "icltool.training",
         "schema_version": 1,
-        "identity": made,
+        "identity": configuration,
         "provenance": {"sequences": sequences},
     }
     write_json(folder / "training.json", {**record, "checkpoints": {"last": "last.safetensors"}})
@@ -62,9 +62,9 @@ def checkpoint(workspace: Path, name: str, sequences: str = "", **identity: Any)
 def evaluation(workspace: Path, name: str, made_from: str = "", **options: Any) -> Path:
     folder = workspace / "evaluations" / name
     result = SettingResult("i2i", 2, 0, 5, {"accuracy": MetricResult(0.5, 0.4, 0.6)}, extra={"options": options})
-    made = {"dataset": "shapes", "task": "caption", "dataset_fingerprint": made_from or fingerprint(workspace)}
+    configuration = {"dataset": "shapes", "task": "caption", "dataset_fingerprint": made_from or fingerprint(workspace)}
     (folder / "predictions").mkdir(parents=True)
-    write_results(folder, [result], {"configuration": made})
+    write_results(folder, [result], {"configuration": configuration})
     (folder / "predictions" / "i2i-2-shot-seed0.jsonl").write_text("{}\n")
     return folder
 

@@ -38,10 +38,10 @@ def items(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_the_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = report(capsys, "--workspace", str(tmp_path))
-    assert list(found) == ["schema", "version", "created", "sections", "problems"]
-    assert (found["schema"], found["version"]) == ("icltool.doctor", 1)
-    for rows in found["sections"].values():
+    content = report(capsys, "--workspace", str(tmp_path))
+    assert list(content) == ["schema", "version", "created", "sections", "problems"]
+    assert (content["schema"], content["version"]) == ("icltool.doctor", 1)
+    for rows in content["sections"].values():
         for row in rows:
             assert {"item", "value", "status", "note"} <= set(row) <= {"item", "value", "status", "note", "data"}
             assert row["status"] in ("ok", "missing", "problem", "-")
@@ -62,10 +62,10 @@ def test_every_section_that_fails_is_a_row_and_the_others_go_on(
             rows = checks.guarded(lambda title=title: checks._run(title, tmp_path))
             assert [(r["item"], r["value"], r["status"]) for r in rows] == [("check", "SystemExit: no way", "problem")]
     monkeypatch.setitem(checks._CHECKS, "java", "no_such_module:java")
-    found = report(capsys, "--workspace", str(tmp_path))
-    assert list(found["sections"]) == list(checks._CHECKS)
-    assert "ModuleNotFoundError" in found["sections"]["java"][0]["value"]
-    assert any("no_such_module" in line for line in found["problems"])
+    content = report(capsys, "--workspace", str(tmp_path))
+    assert list(content["sections"]) == list(checks._CHECKS)
+    assert "ModuleNotFoundError" in content["sections"]["java"][0]["value"]
+    assert any("no_such_module" in line for line in content["problems"])
 
 
 def test_a_broken_env_file_is_a_problem_among_the_others(
@@ -73,9 +73,9 @@ def test_a_broken_env_file_is_a_problem_among_the_others(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("this is no assignment\n")
-    found = report(capsys)
-    assert items(found["sections"]["environment"])[".env"]["status"] == "problem"
-    assert any("NAME=value" in line for line in found["problems"])
+    content = report(capsys)
+    assert items(content["sections"]["environment"])[".env"]["status"] == "problem"
+    assert any("NAME=value" in line for line in content["problems"])
 
 
 def test_every_extra_is_covered() -> None:
@@ -95,29 +95,29 @@ def test_every_extra_is_covered() -> None:
 
 
 def test_how_it_was_installed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = items(report(capsys, "--workspace", str(tmp_path), "--full-paths")["sections"]["versions"])
-    assert found["installed"]["data"]["place"] == str(Path(packages.__file__).parents[3])
+    installation = items(report(capsys, "--workspace", str(tmp_path), "--full-paths")["sections"]["versions"])
+    assert installation["installed"]["data"]["place"] == str(Path(packages.__file__).parents[3])
     if (ROOT / ".git").exists():
-        assert re.fullmatch("[0-9a-f]{40}", found["checkout"]["data"]["commit"])
-    everything = found["all packages in use"]["data"]
+        assert re.fullmatch("[0-9a-f]{40}", installation["checkout"]["data"]["commit"])
+    everything = installation["all packages in use"]["data"]
     for name in ("numpy", "tokenizers", "huggingface-hub", "torch", "pluggy"):
         assert everything[name] == importlib.metadata.version(name)
-    assert found["tokenizers"]["value"] == importlib.metadata.version("tokenizers")
+    assert installation["tokenizers"]["value"] == importlib.metadata.version("tokenizers")
 
 
 def test_a_copy_that_runs_in_place_of_the_installed_one_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = tmp_path / "other one"
-    told = json.dumps({"dir_info": {"editable": True}, "url": other.as_uri()})
+    direct_url = json.dumps({"dir_info": {"editable": True}, "url": other.as_uri()})
     read = importlib.metadata.PathDistribution.read_text
     monkeypatch.setattr(
         importlib.metadata.PathDistribution,
         "read_text",
-        lambda self, name: told if name == "direct_url.json" else read(self, name),
+        lambda self, name: direct_url if name == "direct_url.json" else read(self, name),
     )
-    found = packages._installation()
-    assert (found["status"], str(other) in found["note"]) == ("problem", True)
+    installation = packages._installation()
+    assert (installation["status"], str(other) in installation["note"]) == ("problem", True)
     monkeypatch.setattr(packages, "_local", lambda url: Path(packages.__file__).parents[4])
     assert packages._installation()["status"] == "ok"
 
@@ -147,17 +147,17 @@ def test_names_and_secrets_stay_at_home(
     text = json.dumps(report(capsys, "--workspace", str(workspace)))
     for hidden in (str(home), "ada.l", "hf_abcdef", "0123456789", "grant-77", "sesame", "gpu17"):
         assert hidden not in text
-    found = json.loads(text)["sections"]
-    variables = items(found["variables"])
+    content = json.loads(text)["sections"]
+    variables = items(content["variables"])
     assert variables["HF_TOKEN"]["value"] == variables["WANDB_API_KEY"]["value"] == "set"
     assert variables["HTTPS_PROXY"]["value"] == "http://proxy:80"
     assert variables["TOKENIZERS_PARALLELISM"]["value"] == "false"
     assert variables["MASTER_ADDR"]["value"] == "HOST"
-    assert items(found["environment"])["COCO_PATH"]["value"] == "/data/~/coco"
-    assert items(found["workspace"])["folder"]["value"] == "~/ws"
-    told = json.dumps(report(capsys, "--workspace", str(workspace), "--full-paths"))
-    assert str(workspace) in told
-    assert "hf_abcdef" not in told
+    assert items(content["environment"])["COCO_PATH"]["value"] == "/data/~/coco"
+    assert items(content["workspace"])["folder"]["value"] == "~/ws"
+    full_text = json.dumps(report(capsys, "--workspace", str(workspace), "--full-paths"))
+    assert str(workspace) in full_text
+    assert "hf_abcdef" not in full_text
 
 
 def test_hiding_leaves_other_texts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +182,8 @@ def test_limits_of_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "pod" / "memory.max").write_text("max\n")
     monkeypatch.setattr(system, "_groups", lambda controller: iter([inner, tmp_path / "pod"]))
     assert (system.cpu_quota(), system.memory_limit()) == (1.5, 2_000_000_000)
-    found = items(system.memory(tmp_path))
-    assert found["memory limit"]["data"] == {"limit": 2_000_000_000}
+    entries = items(system.memory(tmp_path))
+    assert entries["memory limit"]["data"] == {"limit": 2_000_000_000}
     (inner / "memory.max").write_text(str(2**63 - 4096))
     assert system.memory_limit() is None
 
@@ -223,9 +223,9 @@ def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.version, "cuda", None)
-    found = items(devices.devices())
-    assert found["cuda"]["status"] == "problem"
-    assert "Tesla T4" in found["NVIDIA driver"]["value"]
+    entries = items(devices.devices())
+    assert entries["cuda"]["status"] == "problem"
+    assert "Tesla T4" in entries["NVIDIA driver"]["value"]
 
 
 def test_a_cluster_that_answers_and_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,8 +234,8 @@ def test_a_cluster_that_answers_and_one_that_does_not(monkeypatch: pytest.Monkey
         port = server.getsockname()[1]
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
         assert items(surroundings.ray())["cluster"]["data"] == {"address": f"127.0.0.1:{port}", "answers": True}
-    found = items(surroundings.ray())["cluster"]
-    assert (found["status"], found["data"]["answers"]) == ("problem", False)
+    cluster = items(surroundings.ray())["cluster"]
+    assert (cluster["status"], cluster["data"]["answers"]) == ("problem", False)
     monkeypatch.setenv("RAY_ADDRESS", "ray://nonsense:port")
     assert "is no HOST:PORT" in items(surroundings.ray())["cluster"]["value"]
 
@@ -246,6 +246,6 @@ def test_caches_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (blobs / "a").write_bytes(b"x" * 1500)
     (blobs / "b").symlink_to(blobs / "a")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    found = items(surroundings.caches())["Hugging Face hub"]["data"]
-    assert found == {"path": str(tmp_path), "bytes": 1500, "whole": True, "models": ["HuggingFaceM4/idefics-9b"]}
+    caches = items(surroundings.caches())["Hugging Face hub"]["data"]
+    assert caches == {"path": str(tmp_path), "bytes": 1500, "whole": True, "models": ["HuggingFaceM4/idefics-9b"]}
     assert surroundings.measured(tmp_path, -1.0) == (0, False)

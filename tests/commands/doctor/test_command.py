@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[3]
 def doctor(capsys: pytest.CaptureFixture[str], workspace: Path) -> dict[str, dict[str, dict[str, str]]]:
     """Rows by section and item."""
     assert run(["doctor", "--json", "--workspace", str(workspace)]) == 0
-    found = json.loads(capsys.readouterr().out)["sections"]
-    return {title: {row["item"]: row for row in rows} for title, rows in found.items()}
+    content = json.loads(capsys.readouterr().out)["sections"]
+    return {title: {row["item"]: row for row in rows} for title, rows in content.items()}
 
 
 def test_everything_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,8 +31,8 @@ def test_everything_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     from icltool import __version__
 
-    found = doctor(capsys, tmp_path)
-    assert list(found) == [
+    sections = doctor(capsys, tmp_path)
+    assert list(sections) == [
         "versions",
         "system",
         "devices",
@@ -47,21 +47,21 @@ def test_everything_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "profiles",
         "workspace",
     ]
-    assert found["versions"]["icltool"]["value"] == __version__
-    assert found["versions"]["torch"]["value"] == torch.__version__.partition("+")[0]
-    assert "cores" in found["devices"]["cpu"]["value"]
-    assert "free of" in found["memory and disk"]["memory"]["value"]
-    assert set(found["optional packages"]) >= {"bitsandbytes", "tensorboard", "wandb", "flash-attn", "ray"}
-    for row in found["optional packages"].values():
+    assert sections["versions"]["icltool"]["value"] == __version__
+    assert sections["versions"]["torch"]["value"] == torch.__version__.partition("+")[0]
+    assert "cores" in sections["devices"]["cpu"]["value"]
+    assert "free of" in sections["memory and disk"]["memory"]["value"]
+    assert set(sections["optional packages"]) >= {"bitsandbytes", "tensorboard", "wandb", "flash-attn", "ray"}
+    for row in sections["optional packages"].values():
         assert row["status"] == "ok" or "pip install" in row["note"]
-    assert "components" in next(iter(found["plugins"].values()))["value"]
+    assert "components" in next(iter(sections["plugins"].values()))["value"]
 
 
 def test_the_tables_end_with_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--workspace", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
-    assert "optional packages" in shown
-    assert "no problems found" in shown or re.search(r"^\d+ problems?:$", shown, re.MULTILINE)
+    output = capsys.readouterr().out
+    assert "optional packages" in output
+    assert "no problems found" in output or re.search(r"^\d+ problems?:$", output, re.MULTILINE)
 
 
 def test_lines_fit_into_80_columns(
@@ -78,43 +78,43 @@ def test_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setenv("COCO_PATH", str(tmp_path))
     monkeypatch.setenv("VQAV2_PATH", str(tmp_path / "none"))
     monkeypatch.delenv("OKVQA_PATH", raising=False)
-    found = doctor(capsys, tmp_path)["environment"]
-    assert found["COCO_PATH"]["status"] == "ok"
-    assert found["VQAV2_PATH"]["status"] == "problem"
-    assert "does not exist" in found["VQAV2_PATH"]["note"]
-    assert found["OKVQA_PATH"]["value"] == "not set"
+    variables = doctor(capsys, tmp_path)["environment"]
+    assert variables["COCO_PATH"]["status"] == "ok"
+    assert variables["VQAV2_PATH"]["status"] == "problem"
+    assert "does not exist" in variables["VQAV2_PATH"]["note"]
+    assert variables["OKVQA_PATH"]["value"] == "not set"
 
 
 def test_artefacts_of_the_workspace(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (workspace / "embeddings" / "cut.h5").write_bytes(b"x" * 2500)
     with locked(workspace / "embeddings" / "shapes-vqa-train-tiny-clip.h5"):
-        found = doctor(capsys, workspace)["workspace"]
-    assert found["datasets"]["value"].startswith("shapes/caption, shapes/vqa (")
-    assert found["sequences"]["value"] == "none"
-    told = {a["name"]: a for a in found["embeddings"]["data"]["artefacts"]}
-    assert len(told) == 5
-    whole = told["shapes-caption-train-tiny-clip.h5"]
+        section = doctor(capsys, workspace)["workspace"]
+    assert section["datasets"]["value"].startswith("shapes/caption, shapes/vqa (")
+    assert section["sequences"]["value"] == "none"
+    by_name = {a["name"]: a for a in section["embeddings"]["data"]["artefacts"]}
+    assert len(by_name) == 5
+    whole = by_name["shapes-caption-train-tiny-clip.h5"]
     assert (whole["schema"], whole["schema_version"], whole["state"]) == ("icltool.embeddings", 1, "complete")
     assert len(whole["fingerprint"]) == len(whole["dataset_fingerprint"]) == 32
-    assert told["shapes-vqa-train-tiny-clip.h5"]["held_by"] == f"process {os.getpid()}"
-    assert found["embeddings/cut.h5"]["status"] == "problem"
-    assert "damaged" in found["embeddings/cut.h5"]["value"]
+    assert by_name["shapes-vqa-train-tiny-clip.h5"]["held_by"] == f"process {os.getpid()}"
+    assert section["embeddings/cut.h5"]["status"] == "problem"
+    assert "damaged" in section["embeddings/cut.h5"]["value"]
 
 
 def test_every_artefact_is_in_the_json(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(23):
         (workspace / "sequences").mkdir(exist_ok=True)
         (workspace / "sequences" / f"{number}.h5").write_bytes(b"\x89HDF\r\n\x1a\n cut")
-    found = doctor(capsys, workspace)["workspace"]
-    more = {a["name"] for a in found["and more"]["data"]["artefacts"]}  # type: ignore[index]
-    rows = {item.removeprefix("sequences/") for item in found if item.startswith("sequences/")}
+    section = doctor(capsys, workspace)["workspace"]
+    more = {a["name"] for a in section["and more"]["data"]["artefacts"]}  # type: ignore[index]
+    rows = {item.removeprefix("sequences/") for item in section if item.startswith("sequences/")}
     assert (len(more), len(rows), len(more | rows)) == (3, 20, 23)
-    assert len(found["sequences"]["data"]["artefacts"]) == 23
+    assert len(section["sequences"]["data"]["artefacts"]) == 23
 
 
 def test_a_workspace_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = doctor(capsys, tmp_path / "a" / "b")["workspace"]
-    assert "does not exist yet" in found["folder"]["value"]
+    section = doctor(capsys, tmp_path / "a" / "b")["workspace"]
+    assert "does not exist yet" in section["folder"]["value"]
 
 
 def test_a_missing_dependency_says_how_to_get_it() -> None:
@@ -144,6 +144,6 @@ def test_a_torch_that_does_not_import_is_a_row_not_a_crash(tmp_path: Path) -> No
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
-    found = json.loads(answer.stdout)
-    assert any("libcudart" in row["value"] for row in found["sections"]["devices"])
-    assert any("libcudart" in line for line in found["problems"])
+    content = json.loads(answer.stdout)
+    assert any("libcudart" in row["value"] for row in content["sections"]["devices"])
+    assert any("libcudart" in line for line in content["problems"])

@@ -74,12 +74,12 @@ def test_the_index_finds_what_brute_force_finds(workspace: Path) -> None:
     queries = query_set(dataset.split("validation"), {"image"}, files["validation"])
     assert index.image is not None
     assert queries.image is not None
-    found = nearest_rows(index.image, queries.image, 5, lambda q: np.empty(0, dtype=np.int64))
+    rows = nearest_rows(index.image, queries.image, 5, lambda q: np.empty(0, dtype=np.int64))
     unit_index = index.image / np.linalg.norm(index.image, axis=1, keepdims=True)
     unit_queries = queries.image / np.linalg.norm(queries.image, axis=1, keepdims=True)
     cosines = unit_queries @ unit_index.T
     best = -np.sort(-cosines, axis=1)[:, :5]
-    np.testing.assert_allclose(np.take_along_axis(cosines, found, axis=1), best, atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(cosines, rows, axis=1), best, atol=1e-6)
 
 
 def test_bad_input(workspace: Path, tmp_path: Path) -> None:

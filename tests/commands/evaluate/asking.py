@@ -22,7 +22,7 @@ class Surest:
     needs: frozenset[str] = frozenset({"among", "examples", "model"})
     ranked, nested = False, False
 
-    def wants(self, shots: int) -> int:
+    def pool_size(self, shots: int) -> int:
         return 4 * shots
 
     def retrieve(
@@ -38,12 +38,12 @@ class Surest:
     ) -> IntArray:
         if among is None:
             raise ConfigError("surest chooses among the rows of another method", "--method random+surest")
-        asked = [
+        requests = [
             ScoringRequest(replace(query, label=example.label), (example,))
             for query, rows in zip(examples.queries(np.arange(len(queries))), among, strict=True)
             for example in examples.index(rows)
         ]
-        means = np.array([score.mean for score in session.target_scores(asked)]).reshape(among.shape)
+        means = np.array([score.mean for score in session.target_scores(requests)]).reshape(among.shape)
         return np.take_along_axis(among, self.order(means)[:, :shots], axis=1)
 
     def order(self, means: np.ndarray) -> np.ndarray:
@@ -66,6 +66,6 @@ def registered() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, cls in (("surest", "Surest"), ("odd-ones", "OddOnes")):
             registration = Registration(name, f"tests.commands.evaluate.asking:{cls}", "from a test")
-            found = [RegisteredComponent("retrievers", registration, "tests", "1.0")]
-            patch.setitem(load_registry()._by_name, ("retrievers", name), found)
+            components = [RegisteredComponent("retrievers", registration, "tests", "1.0")]
+            patch.setitem(load_registry()._by_name, ("retrievers", name), components)
         yield

@@ -43,12 +43,12 @@ def evaluated(workspace: Path, **options: Any) -> EvaluationReport:
     return evaluate.run(EvaluateConfig(workspace=workspace, **{**OPTIONS, **options}), for_terminal(quiet=True))
 
 
-def shown(report: EvaluationReport, method: str, shots: int = 2) -> list[list[int]]:
+def chosen_ids(report: EvaluationReport, method: str, shots: int = 2) -> list[list[int]]:
     assert report.path is not None
     return [row["icd_ids"] for row in read_predictions(predictions_file(report.path, method, shots, 0))]
 
 
-def given(workspace: Path, **options: Any) -> tuple[Inputs, IntArray]:
+def candidates_of(workspace: Path, **options: Any) -> tuple[Inputs, IntArray]:
     """What the asking method is given to choose among."""
     settings = Settings(Inputs(EvaluateConfig(workspace=workspace, **{**OPTIONS, **options})))
     among = settings.among(settings.groups[0][0])
@@ -58,7 +58,7 @@ def given(workspace: Path, **options: Any) -> tuple[Inputs, IntArray]:
 
 def chosen_by_hand(workspace: Path) -> tuple[np.ndarray, IntArray]:
     """(mean log-probabilities [Q, P] of what the method asks, ids int64 [Q, P] of what it chooses among), one by one."""
-    inputs, among = given(workspace)
+    inputs, among = candidates_of(workspace)
     config, task = inputs.config, inputs.task
     model = config.open_model(task)
     session = config.open_session(task, model, generation_options({}, task, model)).plain()
@@ -73,8 +73,8 @@ def chosen_by_hand(workspace: Path) -> tuple[np.ndarray, IntArray]:
 def test_the_model_is_asked_and_what_that_takes_is_told(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = evaluated(workspace)
     means, ids = chosen_by_hand(workspace)
-    wanted = np.take_along_axis(ids, (-means).argsort(axis=1, kind="stable")[:, :2], axis=1)
-    assert shown(report, "random+surest") == wanted.tolist()
+    expected = np.take_along_axis(ids, (-means).argsort(axis=1, kind="stable")[:, :2], axis=1)
+    assert chosen_ids(report, "random+surest") == expected.tolist()
     [result] = report.results
     assert result.extra["choosing"] == {"prompts": 8 * 20}
     text = "\n".join(report.details)
@@ -87,7 +87,7 @@ def test_the_model_is_asked_and_what_that_takes_is_told(workspace: Path, monkeyp
     monkeypatch.setattr(answering, "CHUNK", 3)
     monkeypatch.setattr(answering, "BATCHES", 1)
     chunks = evaluated(workspace, overwrite=True, batch_size=1)
-    assert shown(chunks, "random+surest") == wanted.tolist()
+    assert chosen_ids(chunks, "random+surest") == expected.tolist()
 
 
 def test_a_joint_one_is_asked_about_all_queries_at_once(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,9 @@ def test_a_joint_one_is_asked_about_all_queries_at_once(workspace: Path, monkeyp
     monkeypatch.setattr(answering, "BATCHES", 1)
     report = evaluated(workspace, methods=("random+odd-ones",), batch_size=1)
     means, ids = chosen_by_hand(workspace)
-    assert shown(report, "random+odd-ones") == np.take_along_axis(ids, OddOnes().order(means)[:, :2], axis=1).tolist()
+    assert (
+        chosen_ids(report, "random+odd-ones") == np.take_along_axis(ids, OddOnes().order(means)[:, :2], axis=1).tolist()
+    )
     digests = []
     for size in (20, 19):
         settings = Settings(Inputs(EvaluateConfig(workspace=workspace, **{**OPTIONS, "test_size": size})))
@@ -127,20 +129,20 @@ def test_it_stands_beside_others_with_seeds_plans_and_costs(workspace: Path) -> 
     plan = workspace / "asked.json"
     command = ["export", "plan", "--method", "random+surest", "--seed", "0", "--output", str(plan)]
     assert run([*command, "--workspace", str(workspace), "--quiet"]) == 0
-    made = json.loads(plan.read_text())["made"]
-    assert made["method"] == "random+surest"
+    provenance = json.loads(plan.read_text())["made"]
+    assert provenance["method"] == "random+surest"
     replayed = evaluated(workspace, methods=("random",), plans=(plan,), permutations=2, test_size=6)
     assert [r.extra["orders"]["each"][0]["order"] for r in replayed.results if r.method == "asked"] == [1]
-    assert shown(replayed, "asked") == shown(report, "random+surest")
+    assert chosen_ids(replayed, "asked") == chosen_ids(report, "random+surest")
 
 
 def killed(workspace: Path, profile: Path) -> int:
     """Evaluates in chunks of four queries, and gets the signal after three. For a process of its own."""
     append, left = answering.PartialAnswers.append, 3
 
-    def counted(part: Any, *given: Any) -> None:
+    def counted(part: Any, *arguments: Any) -> None:
         nonlocal left
-        append(part, *given)
+        append(part, *arguments)
         left -= 1
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -166,4 +168,6 @@ def test_a_kill_loses_one_chunk(workspace: Path, monkeypatch: pytest.MonkeyPatch
     [result] = report.results
     assert result.extra["choosing"] == {"prompts": 160}
     means, ids = chosen_by_hand(workspace)
-    assert shown(report, "random+surest") == np.take_along_axis(ids, (-means).argsort(axis=1)[:, :2], axis=1).tolist()
+    assert (
+        chosen_ids(report, "random+surest") == np.take_along_axis(ids, (-means).argsort(axis=1)[:, :2], axis=1).tolist()
+    )

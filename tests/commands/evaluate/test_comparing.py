@@ -33,10 +33,10 @@ def test_the_interval_over_seeds_is_that_of_the_queries_means() -> None:
 
 def test_differences_are_paired() -> None:
     a, b = judged(0, 1.0), judged(1)
-    found = comparing.difference(a, b)
+    result = comparing.difference(a, b)
     expected = paired_difference(a.scores, b.scores, CLUSTERS)
-    assert (found["mean"], found["low"], found["high"]) == pytest.approx(expected, abs=1e-12)
-    assert found["p"] == pytest.approx(2 * ((a.draws - b.draws <= 0).sum() + 1) / 2001)
+    assert (result["mean"], result["low"], result["high"]) == pytest.approx(expected, abs=1e-12)
+    assert result["p"] == pytest.approx(2 * ((a.draws - b.draws <= 0).sum() + 1) / 2001)
     assert comparing.difference(a, a) == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
 
 
@@ -44,20 +44,20 @@ def test_differences_are_paired() -> None:
 def test_every_pair_of_few_methods_and_the_first_against_many(count: int, pairs: int) -> None:
     one = judged(0)
     methods = {f"m{i}": {"x": one} if i else {"x": one, "y": one} for i in range(count)}
-    found = comparing.differences(methods, 4)
-    assert len(found) == pairs
-    assert {entry["metric"] for entry in found} == {"x"}, "y is not known of the others"
-    assert all(entry["a"] == "m0" for entry in found) is (count != 6)
-    assert found[0]["shots"] == 4
+    result = comparing.differences(methods, 4)
+    assert len(result) == pairs
+    assert {entry["metric"] for entry in result} == {"x"}, "y is not known of the others"
+    assert all(entry["a"] == "m0" for entry in result) is (count != 6)
+    assert result[0]["shots"] == 4
 
 
 def test_gains_count_queries() -> None:
     without = Judged(np.array([1.0, 1.0, 1.0, 1.0]), 1.0, bootstrap_draws([1.0] * 4))
     scores = np.array([2.0, 3.0, 0.0, 1.0])
-    found = comparing.gains({"m": Judged(scores, 1.5, bootstrap_draws(scores)), "other": without}, {"m": without})
-    assert list(found) == ["m"]
-    assert [found["m"][kind] for kind in ("better", "worse", "equal", "mean")] == [2, 1, 1, 0.5]
-    assert found["m"]["low"] <= 0.5 <= found["m"]["high"]
+    result = comparing.gains({"m": Judged(scores, 1.5, bootstrap_draws(scores)), "other": without}, {"m": without})
+    assert list(result) == ["m"]
+    assert [result["m"][kind] for kind in ("better", "worse", "equal", "mean")] == [2, 1, 1, 0.5]
+    assert result["m"]["low"] <= 0.5 <= result["m"]["high"]
 
 
 def test_copies_and_leaks_are_counted() -> None:
@@ -73,8 +73,8 @@ def test_copies_and_leaks_are_counted() -> None:
 
 def test_orders_are_summed_up() -> None:
     figures = [{"m": 50.0, "n": 1.0}, {"m": 54.0}, {"m": 49.0}]
-    found = comparing.order_summary(figures, [["a", "b", "c", "d"], ["a", "x", "c", "d"], ["a", "y", "z", "d"]])
-    assert found == {
+    result = comparing.order_summary(figures, [["a", "b", "c", "d"], ["a", "x", "c", "d"], ["a", "y", "z", "d"]])
+    assert result == {
         "count": 3,
         "metrics": {"m": {"mean": 51.0, "sd": pytest.approx(np.sqrt(7)), "best": 54.0, "worst": 49.0}},
         "changed": 0.5,
@@ -87,8 +87,8 @@ def test_what_stands_in_is_compared_with_every_number_of_shots() -> None:
         1: {"random": {"m": judged(3)}},
         8: {"random": {"m": judged(4)}, "i2i": {"n": judged(5)}},
     }
-    found = comparing.across_shots(methods, ["live", "lora"])
-    pairs = [(d["a"], d["b"], d["shots"], d.get("a_shots")) for d in found]
+    result = comparing.across_shots(methods, ["live", "lora"])
+    pairs = [(d["a"], d["b"], d["shots"], d.get("a_shots")) for d in result]
     assert pairs == [
         ("live", "lora", 0, None),
         ("live", "zero-shot", 0, None),
@@ -98,5 +98,5 @@ def test_what_stands_in_is_compared_with_every_number_of_shots() -> None:
         ("live", "random", 8, 0),
         ("lora", "random", 8, 0),
     ]
-    assert found[5] | comparing.difference(judged(1), judged(4)) == found[5]
+    assert result[5] | comparing.difference(judged(1), judged(4)) == result[5]
     assert comparing.across_shots(methods, []) == []

@@ -25,24 +25,24 @@ from tests.commands.evaluate.vectors import vectors
 
 def test_the_sample_is_fixed_spread_and_without_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "SAMPLE", 8)
-    found = costs.sample(400)
-    assert found.tolist() == sorted(set(found.tolist())) == costs.sample(400).tolist()
-    assert len(found) == costs.SAMPLE
-    assert found.max() - found.min() > 100
+    rows = costs.sample(400)
+    assert rows.tolist() == sorted(set(rows.tolist())) == costs.sample(400).tolist()
+    assert len(rows) == costs.SAMPLE
+    assert rows.max() - rows.min() > 100
     assert costs.sample(3).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted"),
+    ("options", "expected"),
     [({}, False), ({"cost": True}, True), ({"live": True}, True), ({"live": True, "cost": False}, False)],
 )
 def test_costs_are_measured_where_something_stands_in_unless_told_otherwise(
-    workspace: Path, tiny_model: IdeficsModel, tmp_path: Path, options: dict[str, Any], wanted: bool
+    workspace: Path, tiny_model: IdeficsModel, tmp_path: Path, options: dict[str, Any], expected: bool
 ) -> None:
-    asked = dict(options)
-    if asked.pop("live", False):
-        asked["vectors"] = (vectors(tmp_path / "v.safetensors", tiny_model, 0.0),)
-    assert costs.wanted(Settings(Inputs(config(workspace, **asked)))) is wanted
+    values = dict(options)
+    if values.pop("live", False):
+        values["vectors"] = (vectors(tmp_path / "v.safetensors", tiny_model, 0.0),)
+    assert costs.should_measure(Settings(Inputs(config(workspace, **values)))) is expected
 
 
 class Steered:
@@ -77,7 +77,9 @@ def test_settings_take_turns_query_by_query(
     workspace: Path, tiny_model: IdeficsModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = vectors(tmp_path / "v.safetensors", tiny_model, 0.0)
-    found = Settings(Inputs(config(workspace, methods=("live", "random"), vectors=(live,), shots=(1, 2), seeds=(0, 1))))
+    settings = Settings(
+        Inputs(config(workspace, methods=("live", "random"), vectors=(live,), shots=(1, 2), seeds=(0, 1)))
+    )
     session, full = Steered(), 2
 
     def cost(_: Any, requests: Any, *options: Any) -> QueryCost:
@@ -90,10 +92,10 @@ def test_settings_take_turns_query_by_query(
 
     monkeypatch.setattr(costs, "query_cost", cost)
     monkeypatch.setattr(costs, "SAMPLE", 3)
-    measured, faults = costs.measured_together(One(session, found.inputs), costs.cost_sample(found))  # type: ignore[arg-type]
-    first, other, third = (setting.key for setting in costs.firsts(found))
+    measured, faults = costs.measured_together(One(session, settings.inputs), costs.cost_sample(settings))  # type: ignore[arg-type]
+    first, other, third = (setting.key for setting in costs.firsts(settings))
     one = measured[first]
-    queries = found.inputs.queries.ids[found.inputs.query_rows[costs.sample(6)]].tolist()
+    queries = settings.inputs.queries.ids[settings.inputs.query_rows[costs.sample(6)]].tolist()
     turns = [(0, "live"), (1, "")]
     expected = [(query, *turn) for query in queries for turn in turns]
     expected.insert(2, (queries[0], 2, ""))  # which does not fit, and is not tried again
@@ -107,7 +109,7 @@ def test_settings_take_turns_query_by_query(
 def test_no_query_is_begun_after_the_budget_and_all_weights_answer_the_same_ones(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = Settings(Inputs(config(workspace, methods=("zero-shot", "random"), shots=(1,))))
+    settings = Settings(Inputs(config(workspace, methods=("zero-shot", "random"), shots=(1,))))
     seen: list[int] = []
     clock = iter(range(0, 1000, 10))
 
@@ -119,19 +121,19 @@ def test_no_query_is_begun_after_the_budget_and_all_weights_answer_the_same_ones
     monkeypatch.setattr(costs, "SAMPLE", 4)
     monkeypatch.setattr(costs, "BUDGET", 40.0)  # 20 seconds for each of the two weights, at 10 a query
     monkeypatch.setattr(costs.time, "monotonic", lambda: next(clock))
-    whole = costs.cost_sample(found)
+    whole = costs.cost_sample(settings)
     one, other = whole.settings
     whole = replace(whole, settings=(one, other._replace(under=Conditions(Path("tuned")))))
-    measured, faults = costs.measured_together(One(Steered(), found.inputs), whole)  # type: ignore[arg-type]
-    ids = found.inputs.queries.ids[whole.query_rows].tolist()
+    measured, faults = costs.measured_together(One(Steered(), settings.inputs), whole)  # type: ignore[arg-type]
+    ids = settings.inputs.queries.ids[whole.query_rows].tolist()
     assert len(ids) == 4
     assert seen == ids[:2] * 2
     assert not faults
-    assert [kept["queries"] for kept in measured.values()] == [2, 2]
+    assert [measurement["queries"] for measurement in measured.values()] == [2, 2]
 
 
 @pytest.mark.parametrize(
-    ("calls", "options", "kept"),
+    ("calls", "options", "reused"),
     [
         (("a", "a"), {}, True),
         (("a", "b"), {}, False),
@@ -141,19 +143,19 @@ def test_no_query_is_begun_after_the_budget_and_all_weights_answer_the_same_ones
     ],
 )
 def test_costs_of_several_calls_are_measured_again(
-    workspace: Path, calls: tuple[str | None, str | None], options: dict[str, Any], kept: bool
+    workspace: Path, calls: tuple[str | None, str | None], options: dict[str, Any], reused: bool
 ) -> None:
-    found = Settings(
+    settings = Settings(
         Inputs(config(workspace, methods=("zero-shot", "random"), shots=(1,), **{"cost": True, **options}))
     )
     results: dict[Any, SettingResult] = {}
-    for setting, call in zip(costs.firsts(found), calls, strict=True):
+    for setting, call in zip(costs.firsts(settings), calls, strict=True):
         cost = {} if call is None else {"cost": {"call": call} if call else {}}
         results[setting.key] = SettingResult(*setting.key, 6, {}, 1.0, {"digest": setting.digest, **cost})
     results["i2i", 1, 0] = SettingResult("i2i", 1, 0, 6, {}, 1.0, {"cost": {"call": "z"}})
     before = dict(results)
-    costs.set_apart(results, found)
-    assert (results == before) is kept
+    costs.set_apart(results, settings)
+    assert (results == before) is reused
     assert results["i2i", 1, 0].extra["cost"], "it is no setting of this call"
-    if not kept:
+    if not reused:
         assert all(set(r.extra) == {"digest"} for r in list(results.values())[:2])

@@ -59,9 +59,9 @@ def another(folder: Path, name: str, age: int, finished: bool = True, **identity
     """A further training, which ended `age` seconds after 1970 began."""
     copied = Path(shutil.copytree(folder, folder.with_name(f"captioner-shapes-caption-{name}")))
     record = copied / "training.json"
-    found = json.loads(record.read_text(encoding="utf-8"))
-    found["identity"] |= identity
-    record.write_text(json.dumps(found), encoding="utf-8") if finished else record.unlink()
+    values = json.loads(record.read_text(encoding="utf-8"))
+    values["identity"] |= identity
+    record.write_text(json.dumps(values), encoding="utf-8") if finished else record.unlink()
     for file in copied.glob("*.safetensors"):
         os.utime(file, (age, age))
     return copied
@@ -96,23 +96,23 @@ def test_the_newest_training_that_fits_is_taken(fine_tuned_world: Path, trained:
 
 def test_what_it_was_trained_on_is_said(fine_tuned_world: Path, trained: Path) -> None:
     inputs = Inputs(config(fine_tuned_world))
-    made = fine_tuned.read(trained / BEST)
-    assert fine_tuned.remarks(inputs, "finetuned", made) == [f"finetuned: {trained / BEST}"]
-    state, about = torch.nn.Linear(2, 2), dict(made.about)
-    for change, told in (
+    weights = fine_tuned.read(trained / BEST)
+    assert fine_tuned.remarks(inputs, "finetuned", weights) == [f"finetuned: {trained / BEST}"]
+    state, about = torch.nn.Linear(2, 2), dict(weights.about)
+    for change, message in (
         ({"dataset_fingerprint": "x"}, "finetuned was trained on another version of shapes (caption)"),
         ({"task": "style"}, "finetuned was trained on shapes (style), and this is shapes (caption)"),
     ):
         file = trained / "x.safetensors"
         save_fine_tuned(file, state, ["weight"], "tiny-blip2", "", "", {}, {**about, **change})
-        assert fine_tuned.remarks(inputs, "finetuned", read_fine_tuned(file))[1] == told
+        assert fine_tuned.remarks(inputs, "finetuned", read_fine_tuned(file))[1] == message
 
 
 def test_other_weights_to_begin_with_are_said(fine_tuned_world: Path, trained: Path, tmp_path: Path) -> None:
-    made = replace(fine_tuned.read(trained / BEST), base=str(tmp_path / "a"))
-    for path, told in ((tmp_path / "a", False), (tmp_path / "b", True)):
-        lines = fine_tuned.remarks(Inputs(config(fine_tuned_world, model_path=str(path))), "finetuned", made)
-        assert any("began with the weights in" in line for line in lines) is told
+    weights = replace(fine_tuned.read(trained / BEST), base=str(tmp_path / "a"))
+    for path, noted in ((tmp_path / "a", False), (tmp_path / "b", True)):
+        lines = fine_tuned.remarks(Inputs(config(fine_tuned_world, model_path=str(path))), "finetuned", weights)
+        assert any("began with the weights in" in line for line in lines) is noted
 
 
 def test_weights_are_named_by_options(fine_tuned_world: Path, trained: Path, tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ def test_weights_are_named_by_options(fine_tuned_world: Path, trained: Path, tmp
     assert chosen(fine_tuned_world, method_options={**folder, "finetuned.checkpoint": "last"}) == trained / LAST
     assert chosen(fine_tuned_world, method_options={"finetuned": {"file": str(elsewhere)}}) == elsewhere
     digests = [
-        Settings(Inputs(config(fine_tuned_world, method_options=given))).groups[0][0].digest
-        for given in (folder, {"finetuned.file": str(elsewhere)})
+        Settings(Inputs(config(fine_tuned_world, method_options=value))).groups[0][0].digest
+        for value in (folder, {"finetuned.file": str(elsewhere)})
     ]
     assert digests[0] == digests[1], "what they hold makes the setting, wherever they lie"
 
@@ -176,7 +176,7 @@ def _nothing(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("given", "kind", "message", "hint"),
+    ("options", "kind", "message", "hint"),
     [
         (lambda f: {"method_options": {"finetuned.fil": "x"}}, ConfigError, "has no option 'fil'", "file"),
         (lambda f: {"model_path": str(f)}, ConfigError, "holds fine-tuned weights already", "--method zero-shot"),
@@ -210,12 +210,12 @@ def _nothing(folder: Path) -> dict[str, Any]:
 def test_mistakes(
     fine_tuned_world: Path,
     trained: Path,
-    given: Callable[[Path], dict[str, Any]],
+    options: Callable[[Path], dict[str, Any]],
     kind: type,
     message: str,
     hint: str,
 ) -> None:
-    error = refused(fine_tuned_world, **given(trained))
+    error = refused(fine_tuned_world, **options(trained))
     assert isinstance(error, kind)
     assert message in error.message
     assert hint in str(error.hint)
@@ -262,10 +262,10 @@ def test_answers_are_those_of_the_model_loaded_with_the_weights(fine_tuned_world
         {"model": trained.name},
         {"model_path": str(trained / BEST)},
     ]
-    for given in ways:
-        other = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), **given), QUIET)
+    for options in ways:
+        other = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), **options), QUIET)
         assert other.path != report.path
-        assert answers(other.path, "zero-shot") == rows, given
+        assert answers(other.path, "zero-shot") == rows, options
         assert other.results[0].metrics == report.results[1].metrics
 
 
@@ -275,12 +275,12 @@ def test_costs_of_weights_are_measured_beside_the_others(
     monkeypatch.setattr(costs, "SAMPLE", 2)
     call = config(fine_tuned_world, methods=("finetuned", "zero-shot", "random"), shots=(1,), cost=True, test_size=4)
     report = evaluate.run(call, QUIET)
-    found = {result.method: result.extra["cost"] for result in report.results}
-    tokens = {method: cost["prompt_tokens"] for method, cost in found.items()}
+    cost_of = {result.method: result.extra["cost"] for result in report.results}
+    tokens = {method: cost["prompt_tokens"] for method, cost in cost_of.items()}
     assert tokens["finetuned"] == tokens["zero-shot"] < tokens["random"]
-    assert found["finetuned"]["flops"] < found["random"]["flops"]
-    assert all(cost["queries"] == 2 and cost["seconds"] > 0 for cost in found.values())
-    assert len({cost["call"] for cost in found.values()}) == 1
+    assert cost_of["finetuned"]["flops"] < cost_of["random"]["flops"]
+    assert all(cost["queries"] == 2 and cost["seconds"] > 0 for cost in cost_of.values())
+    assert len({cost["call"] for cost in cost_of.values()}) == 1
 
 
 def test_an_interrupted_evaluation_goes_on(
@@ -298,9 +298,9 @@ def test_an_interrupted_evaluation_goes_on(
     at_once = evaluate.run(config(whole, **options), QUIET).path
     assert gone_on is not None
     assert at_once is not None
-    found, expected = content(gone_on), content(at_once)
-    assert found["predictions"] == expected["predictions"]
-    for one, other in zip(found["results"]["results"], expected["results"]["results"], strict=True):
+    result, expected = content(gone_on), content(at_once)
+    assert result["predictions"] == expected["predictions"]
+    for one, other in zip(result["results"]["results"], expected["results"]["results"], strict=True):
         assert {**one, "extra": 0} == {**other, "extra": 0}
 
 
@@ -314,7 +314,7 @@ def test_weights_that_were_trained_again_are_another_setting(fine_tuned_world: P
 
 
 def test_sequences_are_generated_by_a_fine_tuned_model(fine_tuned_world: Path, trained: Path) -> None:
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "device": "cpu",
         "task": "caption",
         "anchors": 2,
@@ -322,16 +322,16 @@ def test_sequences_are_generated_by_a_fine_tuned_model(fine_tuned_world: Path, t
         "beam_size": 2,
         "shots": 1,
     }
-    report = generate.run(GenerateConfig(workspace=fine_tuned_world, model=str(trained), **given), QUIET)
+    report = generate.run(GenerateConfig(workspace=fine_tuned_world, model=str(trained), **values), QUIET)
     assert report.path is not None
     assert "tiny-blip2" in report.path.name
-    found = SequenceFile.open(report.path).arrays()
+    arrays = SequenceFile.open(report.path).arrays()
     records = open_dataset(fine_tuned_world / "datasets" / "shapes" / "caption").split("train")
     scored: list[list[float]] = []
     for options in ({"path": str(trained)}, {}):
         model = component("models", "tiny-blip2", device="cpu", **options)
-        queries = [records[records.row_of(int(i))] for i in found["query_id"]]
+        queries = [records[records.row_of(int(i))] for i in arrays["query_id"]]
         prompts = [model.prompt("caption", [], query) for query in queries]
         scored.append([np.exp(score.mean) for score in model.score(prompts, 1)])
-    np.testing.assert_allclose(found["base_value"], scored[0], atol=1e-5)
+    np.testing.assert_allclose(arrays["base_value"], scored[0], atol=1e-5)
     assert np.abs(np.array(scored[1]) - scored[0]).max() > 1e-4

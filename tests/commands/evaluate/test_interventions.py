@@ -29,8 +29,8 @@ def settings(workspace: Path, **options: Any) -> Settings:
     return Settings(Inputs(config(workspace, **options)))
 
 
-def keys(found: Settings) -> list[tuple[str, int, int]]:
-    return [setting.key for group in found.groups for setting in group]
+def keys(built: Settings) -> list[tuple[str, int, int]]:
+    return [setting.key for group in built.groups for setting in group]
 
 
 def test_a_name_is_looked_for_among_both_kinds() -> None:
@@ -76,9 +76,9 @@ def test_files_go_to_the_methods_that_made_them(workspace: Path, tiny_model: Ide
 
 def test_several_files_of_a_method_are_told_apart(workspace: Path, tiny_model: IdeficsModel, tmp_path: Path) -> None:
     files = [vectors(tmp_path / f"seed{n}" / "last.safetensors", tiny_model, 0.1, seed=n) for n in range(2)]
-    found = settings(workspace, vectors=(*files, files[0]))
-    assert keys(found) == [("live-seed0", 0, 0), ("live-seed1", 0, 0)]
-    assert len({group[0].digest for group in found.groups}) == 2
+    result = settings(workspace, vectors=(*files, files[0]))
+    assert keys(result) == [("live-seed0", 0, 0), ("live-seed1", 0, 0)]
+    assert len({group[0].digest for group in result.groups}) == 2
 
 
 def test_the_content_makes_the_setting_wherever_it_lies(
@@ -137,8 +137,8 @@ def test_without_a_file_the_newest_of_those_that_fit_is_taken(workspace: Path, t
 def test_the_folder_of_a_checkpoint_is_taken_as_vectors(workspace: Path, tiny_model: IdeficsModel) -> None:
     file = trained(workspace, tiny_model, "one", 100)
     trained(workspace, tiny_model, "newer", 200)
-    found = settings(workspace, methods=("live",), checkpoint=file.parent)
-    assert found.methods[0].options["file"] == str(file)
+    result = settings(workspace, methods=("live",), checkpoint=file.parent)
+    assert result.methods[0].options["file"] == str(file)
 
 
 def test_a_file_of_an_unfinished_training_is_named(workspace: Path, tiny_model: IdeficsModel, tmp_path: Path) -> None:
@@ -150,18 +150,18 @@ def test_a_file_of_an_unfinished_training_is_named(workspace: Path, tiny_model: 
 def test_remarks_say_what_it_was_made_from(workspace: Path, tiny_model: IdeficsModel, tmp_path: Path) -> None:
     inputs = Inputs(config(workspace))
 
-    def told(about: dict[str, Any]) -> list[str]:
+    def notes(about: dict[str, Any]) -> list[str]:
         file = vectors(tmp_path / "v.safetensors", tiny_model, 0.1, about=about)
         return settings(workspace, vectors=(file,)).remarks
 
     numbers = f"live: {tmp_path / 'v.safetensors'}, 516 numbers"
     own = {**ABOUT, "dataset_fingerprint": inputs.dataset.fingerprint}
-    assert told(own) == [f"{numbers}, made from shapes (vqa), 8 shots, seed 3"]
-    assert told({}) == [numbers]
-    assert told({"dataset": "okvqa", "task": "vqa"})[1] == "live was made from okvqa (vqa), and this is shapes (vqa)"
+    assert notes(own) == [f"{numbers}, made from shapes (vqa), 8 shots, seed 3"]
+    assert notes({}) == [numbers]
+    assert notes({"dataset": "okvqa", "task": "vqa"})[1] == "live was made from okvqa (vqa), and this is shapes (vqa)"
     unnamed = "live was made from a data set that it does not name (caption), and this is shapes (vqa)"
-    assert told({"task": "caption"})[1] == unnamed
-    assert told({**own, "dataset_fingerprint": "x"})[1] == "live was made from another version of shapes (vqa)"
+    assert notes({"task": "caption"})[1] == unnamed
+    assert notes({**own, "dataset_fingerprint": "x"})[1] == "live was made from another version of shapes (vqa)"
 
 
 def test_what_looks_at_the_last_token_cannot_rank_choices(tiny_model: IdeficsModel, tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def test_the_official_breakdown_question_by_question() -> None:
     assert round(judged["vqa-accuracy"].figure, 2) == official["expect"]["overall"]
     for column in ("answer_type", "question_type"):
         table = judge.breakdown(rows, column, judged)
-        found = {value: round(entry["vqa-accuracy"], 2) for value, entry in table.items()}
-        assert found == official["expect"][f"per_{column}"]
+        figures = {value: round(entry["vqa-accuracy"], 2) for value, entry in table.items()}
+        assert figures == official["expect"][f"per_{column}"]
         assert sum(entry["queries"] for entry in table.values()) == len(rows)
 
 

@@ -125,23 +125,25 @@ CODES = st.integers(-1, 3)
     st.lists(st.tuples(CODES, CODES, CODES, st.lists(CODES, min_size=2, max_size=2)), min_size=1, max_size=4),
     st.booleans(),
 )
-def test_rows_found_by_search_are_those_of_a_plain_loop(rows: list[Any], asked: list[Any], same_split: bool) -> None:
+def test_rows_found_by_search_are_those_of_a_plain_loop(
+    rows: list[Any], questions: list[Any], same_split: bool
+) -> None:
     image, group, question, content = (np.array(c, dtype=np.int64) for c in zip(*rows, strict=True))
     index = IndexSet(np.arange(len(rows)), image, group, questions=question, contents=content)
-    q_image, q_group, q_question = (np.array([q[i] for q in asked], dtype=np.int64) for i in range(3))
-    contents = np.array([q[3] for q in asked], dtype=np.int64)
+    q_image, q_group, q_question = (np.array([q[i] for q in questions], dtype=np.int64) for i in range(3))
+    contents = np.array([q[3] for q in questions], dtype=np.int64)
     queries = QuerySet(
-        np.arange(len(asked)), q_image, q_group, same_split=same_split, questions=q_question, contents=contents
+        np.arange(len(questions)), q_image, q_group, same_split=same_split, questions=q_question, contents=contents
     )
-    for q, (i, g, a, texts) in enumerate(asked):
+    for q, (i, g, a, texts) in enumerate(questions):
         expected = [
             r
             for r, (i2, g2, a2, text) in enumerate(rows)
             if i == i2 or (g == g2 >= 0) or (a == a2 >= 0) or (text >= 0 and text in texts) or (same_split and r == q)
         ]
-        found = index.leaking_rows(queries, q)
-        assert found.dtype == np.int64
-        assert found.tolist() == expected
+        leaking = index.leaking_rows(queries, q)
+        assert leaking.dtype == np.int64
+        assert leaking.tolist() == expected
 
 
 def test_methods_and_the_check_respect_the_codes() -> None:
@@ -156,12 +158,12 @@ def test_methods_and_the_check_respect_the_codes() -> None:
 
 def test_what_is_counted_whatever_is_guarded() -> None:
     query = Example(9, "", 1, "What?", "dog", ("dog", "puppy"), "What?", "g")
-    shown = [
+    examples = [
         Example(1, "", 1, "Why?", "dog", ("dog",), "Why?"),
         Example(2, "", 2, "what", "Puppy!", ("Puppy",), "what"),
         Example(3, "", 3, "what", "cat", ("cat",), "what", "g"),
     ]
-    assert shared_with(query, shown) == {"image": 1, "group": 1, "question": 2, "text": 1}
+    assert shared_with(query, examples) == {"image": 1, "group": 1, "question": 2, "text": 1}
     assert shared_with(query, []) == {}
-    assert copied_from("puppy.", shown) == [2]
+    assert copied_from("puppy.", examples) == [2]
     assert copied_from("", [caption(4, ".")]) == []

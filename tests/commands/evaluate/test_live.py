@@ -44,10 +44,10 @@ def answers(folder: Path | None, name: str) -> list[str]:
     return [row["raw"] for row in read_predictions(folder / "predictions" / f"{name}-0-shot-seed0.jsonl")]
 
 
-def without_costs(found: dict[str, Any]) -> dict[str, Any]:
-    for entry in found["results"]["results"]:
+def without_costs(result: dict[str, Any]) -> dict[str, Any]:
+    for entry in result["results"]["results"]:
         assert entry["extra"].pop("cost")["queries"] == 1
-    return found
+    return result
 
 
 def test_answers_are_those_of_the_model_under_the_vectors(
@@ -87,9 +87,9 @@ def test_comparisons_and_costs_are_shown(workspace: Path, strong: Path) -> None:
     for result in report.results:
         if result.shots:
             by_hand[result.shots].append(result.metrics["vqa-accuracy"].mean)
-    found = {d["shots"]: d["mean"] for d in report.analysis["differences"] if d["b"] == "random"}
+    differences = {d["shots"]: d["mean"] for d in report.analysis["differences"] if d["b"] == "random"}
     expected = {k: live.metrics["vqa-accuracy"].mean - sum(v) / 2 for k, v in by_hand.items()}
-    assert found == pytest.approx(expected)
+    assert differences == pytest.approx(expected)
     assert live.extra["gains"]["metrics"]["vqa-accuracy"].keys() >= {"better", "worse", "mean"}
     assert live.extra["intervention"]["about"]["shots"] == 8
     costs = {(r.method, r.shots): r.extra["cost"] for r in report.results if not r.seed}
@@ -122,16 +122,16 @@ def test_costs_are_measured_once_and_without_answering_again(workspace: Path, st
     first = evaluate.run(config(workspace, **options), QUIET)
     assert not any("cost" in r.extra for r in first.results)
     spy = Spy()
-    asked = evaluate.run(config(workspace, **options, cost=True), spy)
+    queries = evaluate.run(config(workspace, **options, cost=True), spy)
     assert spy.done == {"cost per query": 0}
-    assert any(line.startswith("up to date: 2 of 2") for line in asked.lines())
+    assert any(line.startswith("up to date: 2 of 2") for line in queries.lines())
     spy = Spy()
     again = evaluate.run(config(workspace, **options, cost=True), spy)
     assert spy.done == {}
-    assert [r.extra["cost"] for r in again.results] == [r.extra["cost"] for r in asked.results]
+    assert [r.extra["cost"] for r in again.results] == [r.extra["cost"] for r in queries.results]
     more = evaluate.run(config(workspace, methods=("zero-shot", "live"), vectors=(strong,), metrics=()), Spy())
     costs = [r.extra["cost"]["call"] for r in more.results]
-    assert costs[0] == costs[1] != asked.results[0].extra["cost"]["call"], "seconds that are compared are of one call"
+    assert costs[0] == costs[1] != queries.results[0].extra["cost"]["call"], "seconds that are compared are of one call"
     assert more.path is not None
     assert len(read_evaluation(more.path).results) == 3
     bare = evaluate.run(config(workspace, methods=("zero-shot", "live"), vectors=(strong,), cost=False), QUIET)

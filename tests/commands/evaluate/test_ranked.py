@@ -24,13 +24,13 @@ WORDS = ("fine", "dull", "warm", "cold", "long", "neat")
 
 def sentences(count: int, seed: int, choices: tuple[str, ...]) -> list[Example]:
     rng = np.random.default_rng(seed)
-    made = []
+    texts = []
     for number in range(count):
         text = " ".join(rng.choice(WORDS, 4))
         label = choices[int(rng.integers(len(choices)))]
         identifier = 1000 * seed + number
-        made.append(Example(identifier, "", identifier, text, label, (label,), choices=choices))
-    return made
+        texts.append(Example(identifier, "", identifier, text, label, (label,), choices=choices))
+    return texts
 
 
 def workspace(folder: Path, choices: tuple[str, ...]) -> Path:

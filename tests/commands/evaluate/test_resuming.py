@@ -80,9 +80,9 @@ def killed(workspace: Path, profile: Path, chunks: int, number: int) -> int:
     """Evaluates in chunks of four queries, and gets the signal after so many of them. For a process of its own."""
     append, left = answering.PartialAnswers.append, chunks
 
-    def counted(part: Any, *given: Any) -> None:
+    def counted(part: Any, *arguments: Any) -> None:
         nonlocal left
-        append(part, *given)
+        append(part, *arguments)
         left -= 1
         if not left:
             os.kill(os.getpid(), number)
@@ -108,8 +108,8 @@ def test_killed_in_the_middle_and_gone_on_with(
     workspace: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, number: int, chunks: int, resumed: dict[str, int]
 ) -> None:
     profile = workspace / "p.toml"
-    shown = {name: list(v) if isinstance(v, tuple) else v for name, v in OPTIONS.items()}
-    profile.write_text("[evaluate]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in shown.items()))
+    options = {name: list(v) if isinstance(v, tuple) else v for name, v in OPTIONS.items()}
+    profile.write_text("[evaluate]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items()))
     with Child(lambda: killed(workspace, profile, chunks, number)) as child:
         assert child.wait() == (-9 if number == signal.SIGKILL else 143), child.err
     monkeypatch.setattr(answering, "CHUNK", 4)

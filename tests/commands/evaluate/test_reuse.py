@@ -28,7 +28,7 @@ def call(workspace: Path, metric: str, **changes: Any) -> evaluate.EvaluationRep
 def test_no_model_is_loaded_for_another_metric(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = call(workspace, "bleu-1")
 
-    def refused(*given: Any, **options: Any) -> Any:
+    def refused(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("the answers are there")
 
     with monkeypatch.context() as patch:

@@ -79,9 +79,9 @@ def test_settings_accumulate_and_finished_ones_are_kept(workspace: Path) -> None
     assert second.path == first.path
     assert any("1 of 2 settings" in line for line in second.lines())
     assert first.path is not None
-    kept = read_evaluation(first.path)
-    assert len(kept.results) == 4
-    assert kept.provenance["configuration"]["model"] == "tiny-idefics"
+    earlier = read_evaluation(first.path)
+    assert len(earlier.results) == 4
+    assert earlier.provenance["configuration"]["model"] == "tiny-idefics"
 
 
 def test_an_interrupt_keeps_finished_settings(workspace: Path) -> None:
@@ -178,9 +178,9 @@ def test_orders_of_the_demonstrations_are_added_to_what_is_there(workspace: Path
     names = ["random-3-shot-seed0", *(f"random-3-shot-seed0-order{j}" for j in (1, 2, 3))]
     orders = [predictions(report.path, name) for name in names]
     for rows in zip(*orders, strict=True):
-        shown = [tuple(row["icd_ids"]) for row in rows]
-        assert len({frozenset(ids) for ids in shown}) == 1
-        assert len(set(shown)) == 4
+        demonstrations = [tuple(row["icd_ids"]) for row in rows]
+        assert len({frozenset(ids) for ids in demonstrations}) == 1
+        assert len(set(demonstrations)) == 4
     summary = report.results[1].extra["orders"]
     assert summary["each"][0] == few.results[1].extra["orders"]["each"][0]
     figures = [np.mean([row["scores"]["cider"] for row in rows]) for rows in orders]
@@ -206,11 +206,11 @@ def test_gains_over_zero_shot_stand_beside_every_answer(workspace: Path) -> None
     rows = predictions(report.path, "random-2-shot-seed0")
     gains = [row["scores"]["cider"] - without[row["query_id"]] for row in rows]
     assert [row["gain"]["cider"] for row in rows] == gains
-    found = report.results[0].extra["gains"]["metrics"]["cider"]
-    assert found["better"] == sum(gain > 0 for gain in gains)
-    assert found["better"] + found["worse"] + found["equal"] == 8
-    assert found["mean"] == pytest.approx(np.mean(gains))
-    assert found["low"] <= found["mean"] <= found["high"]
+    result = report.results[0].extra["gains"]["metrics"]["cider"]
+    assert result["better"] == sum(gain > 0 for gain in gains)
+    assert result["better"] + result["worse"] + result["equal"] == 8
+    assert result["mean"] == pytest.approx(np.mean(gains))
+    assert result["low"] <= result["mean"] <= result["high"]
 
 
 def test_a_plan_repeats_the_evaluation_it_was_made_of(workspace: Path) -> None:
@@ -238,7 +238,7 @@ def test_the_leak_guard_keeps_questions_apart_and_counts_what_is_chosen(workspac
     explicit = evaluate.run(config(workspace, leak_guard=("image",), **options), QUIET)
     assert usual.path == explicit.path != strict.path
     leaks = [report.results[0].extra["leaks"] for report in (usual, strict)]
-    assert [found["pairs"] for found in leaks] == [20, 20]
+    assert [leak["pairs"] for leak in leaks] == [20, 20]
     assert leaks[0]["question"] > 0
     assert leaks[1]["question"] == leaks[1]["text"] == leaks[1]["image"] == leaks[1]["group"] == 0
     assert usual.analysis["guard"]["kept_away"].keys() == {"image", "group", "any"}
@@ -317,9 +317,9 @@ class TestBadInput:
 
 
 def test_what_cannot_be_chosen_shows_before_anything_is_answered(workspace: Path) -> None:
-    given = {"methods": ("random", "plan"), "method_options": {"plan": {"file": str(workspace / "none.json")}}}
+    options = {"methods": ("random", "plan"), "method_options": {"plan": {"file": str(workspace / "none.json")}}}
     with pytest.raises(StoreError, match=r"none\.json"):
-        evaluate.run(config(workspace, **given), QUIET)
+        evaluate.run(config(workspace, **options), QUIET)
     with pytest.raises(ConfigError, match="9999 shots"):
         evaluate.run(config(workspace, methods=("random",), shots=(1, 9999)), QUIET)
     assert not list(workspace.glob("evaluations/*/predictions/*"))
@@ -354,24 +354,24 @@ def test_a_metric_of_another_task_is_remarked_on(workspace: Path) -> None:
 
 
 def test_what_another_setting_of_the_same_name_found_stays(workspace: Path) -> None:
-    def asked(pool: int) -> Any:
+    def evaluated(pool: int) -> Any:
         chosen = {"methods": ("mmr",), "shots": (2,), "permutations": 2, "test_size": 6}
         return evaluate.run(config(workspace, **chosen, method_options={"mmr.pool": pool}), QUIET)
 
-    first = asked(3)
+    first = evaluated(3)
     digest = first.results[0].extra["digest"][:6]
     files = {file.name: file.read_text() for file in (first.path / "predictions").iterdir()}
-    second = asked(9)
-    [told] = [line for line in second.remarks if "are now called" in line]
-    assert told.startswith("mmr, 2-shot: the earlier results with other options or inputs (options then: pool=3) are")
-    assert f"are now called mmr@{digest}" in told
+    second = evaluated(9)
+    [notes] = [line for line in second.remarks if "are now called" in line]
+    assert notes.startswith("mmr, 2-shot: the earlier results with other options or inputs (options then: pool=3) are")
+    assert f"are now called mmr@{digest}" in notes
     assert second.results[0].extra["digest"] != first.results[0].extra["digest"]
-    kept = {result.method: result for result in read_evaluation(first.path).results}
-    assert set(kept) == {"mmr", f"mmr@{digest}"}
-    assert kept[f"mmr@{digest}"].metrics == first.results[0].metrics
+    results = {result.method: result for result in read_evaluation(first.path).results}
+    assert set(results) == {"mmr", f"mmr@{digest}"}
+    assert results[f"mmr@{digest}"].metrics == first.results[0].metrics
     for name, content in files.items():
         assert (first.path / "predictions" / name.replace("mmr", f"mmr@{digest}")).read_text() == content
-    third = asked(3)  # asked for again it has its name back, and nothing is answered
+    third = evaluated(3)  # asked for again it has its name back, and nothing is answered
     assert any("up to date: 1 of 1" in line for line in third.remarks)
     assert {
         file.name: file.read_text() for file in (first.path / "predictions").iterdir() if "@" not in file.name

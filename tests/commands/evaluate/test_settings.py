@@ -32,9 +32,9 @@ def test_further_orders_are_permutations_that_differ(shots: int, count: int, see
     orders = further_orders(setting(shots, seed), np.array([3, 99]), count)
     assert orders.shape == (2, min(count, math.factorial(shots) - 1), shots)
     for of_query in orders:
-        found = [tuple(range(shots)), *map(tuple, of_query.tolist())]
-        assert len(set(found)) == len(found)
-        assert set(found) <= set(itertools.permutations(range(shots)))
+        results = [tuple(range(shots)), *map(tuple, of_query.tolist())]
+        assert len(set(results)) == len(results)
+        assert set(results) <= set(itertools.permutations(range(shots)))
 
 
 def test_further_orders_are_keyed_and_nested() -> None:
@@ -137,18 +137,18 @@ def test_sequences_of_the_evaluated_queries_are_found_by_what_they_say(workspace
         Settings(inputs)
     assert "icltool generate --queries validation" in str(caught.value.hint)
     own = inputs.dataset.fingerprint
-    wanted = sequences(inputs, "a", "validation", own, 200)
+    file = sequences(inputs, "a", "validation", own, 200)
     sequences(inputs, "b", "validation", own, 100)
     sequences(inputs, "c", "validation", "another", 300)
     train = sequences(inputs, "d", None, own, 400)
     (inputs.workspace.sequences / "shapes-caption-cut.h5").write_bytes(b"\x89HDF")
-    assert newest_sequences(inputs, "validation") == wanted
+    assert newest_sequences(inputs, "validation") == file
     assert newest_sequences(inputs, "train") == train
     settings = Settings(inputs)
     assert settings.demonstrations(settings.groups[0][0]).tolist() == [[0]] * 6
     assert "upper bound" in settings.remarks[0]
-    given = Settings(Inputs(config(workspace, methods=("oracle",), method_options={"oracle.file": str(wanted)})))
-    assert given.methods[0].options["file"] == str(wanted)
+    with_file = Settings(Inputs(config(workspace, methods=("oracle",), method_options={"oracle.file": str(file)})))
+    assert with_file.methods[0].options["file"] == str(file)
 
 
 def test_the_guard_reaches_methods_that_need_embeddings(workspace: Path) -> None:

@@ -30,8 +30,8 @@ def test_every_method_chooses_among_the_subset(workspace: Path, tmp_path: Path) 
     report = evaluate.run(config(workspace, **options, index_subset=file), QUIET)
     assert report.path is not None
     for method in options["methods"]:
-        shown = {one for row in predictions(report.path, f"{method}-2-shot-seed0") for one in row["icd_ids"]}
-        assert shown <= set(ids)
+        demonstrations = {one for row in predictions(report.path, f"{method}-2-shot-seed0") for one in row["icd_ids"]}
+        assert demonstrations <= set(ids)
     assert any(f"{len(ids)} of " in line and "learned by condacc from train queries" in line for line in report.lines())
     provenance = read_evaluation(report.path).provenance
     assert provenance["index_subset"] == {
@@ -64,9 +64,9 @@ def test_an_index_size_draws_from_the_subset(workspace: Path, tmp_path: Path) ->
     options = {"task": "vqa", "methods": ("random",), "test_size": 8, "index_size": 6}
     report = evaluate.run(config(workspace, **options, index_subset=file), QUIET)
     assert report.path is not None
-    shown = {one for row in predictions(report.path, "random-2-shot-seed0") for one in row["icd_ids"]}
-    assert shown <= set(ids)
-    assert len(shown) <= 6
+    demonstrations = {one for row in predictions(report.path, "random-2-shot-seed0") for one in row["icd_ids"]}
+    assert demonstrations <= set(ids)
+    assert len(demonstrations) <= 6
 
 
 @pytest.mark.parametrize(

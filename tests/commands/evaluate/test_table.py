@@ -25,7 +25,7 @@ def table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         return list(reader.fieldnames or ()), list(reader)
 
 
-def told(report: evaluate.EvaluationReport, file: Path) -> str:
+def table_note(report: evaluate.EvaluationReport, file: Path) -> str:
     """What the evaluation says of the table."""
     (line,) = (line for line in report.lines() if line.startswith(f"{file}: "))
     return line.removeprefix(f"{file}: ")
@@ -36,15 +36,15 @@ def test_a_row_has_figures_and_all_that_they_depend_on(fine_tuned_world: Path, t
     call = config(fine_tuned_world, methods=("zero-shot", "finetuned"), metrics=("bleu-1", "rouge-l"), csv=file)
     report = evaluate.run(call, QUIET)
     assert report.path is not None
-    assert told(report, file) == "2 rows added"
+    assert table_note(report, file) == "2 rows added"
     columns, (zero, trained) = table(file)
     assert tuple(columns[:1]) == KEY[:1]
     for row, result in ((zero, report.results[0]), (trained, report.results[1])):
         assert (row["evaluation"], row["method"], row["queries"]) == (report.path.name, result.method, "8")
         assert (row["dataset"], row["task"], row["model"], row["dtype"]) == ("shapes", "caption", "tiny-blip2", "auto")
         for name, figure in result.metrics.items():
-            kept = [row[name], row[f"{name} low"], row[f"{name} high"]]
-            assert [float(cell) for cell in kept] == [figure.mean, figure.low, figure.high]
+            figures = [row[name], row[f"{name} low"], row[f"{name} high"]]
+            assert [float(cell) for cell in figures] == [figure.mean, figure.low, figure.high]
         assert {name: row[f"generation.{name}"] for name in SEARCH} == {k: str(v) for k, v in SEARCH.items()}
     assert zero["training.lr"] == ""
     for name in ("epochs", "batch_size", "lr", "max_train_size", "schedule", "image_size", "select"):
@@ -56,26 +56,26 @@ def test_it_grows_by_what_is_new(fine_tuned_world: Path, trained: Path, tmp_path
     file = tmp_path / "results.csv"
     small: dict[str, Any] = {"test_size": 4, "csv": file}
     first = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), **small), QUIET)
-    assert told(first, file) == "1 rows added"
+    assert table_note(first, file) == "1 rows added"
     before = file.read_text(encoding="utf-8")
 
     again = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), **small), QUIET)
-    assert told(again, file) == "1 there already"
+    assert table_note(again, file) == "1 there already"
     assert file.read_text(encoding="utf-8") == before
 
     other = evaluate.run(config(fine_tuned_world, methods=("zero-shot", "finetuned"), **small), QUIET)
-    assert told(other, file).startswith("1 rows added, 1 there already, new columns: training.")
+    assert table_note(other, file).startswith("1 rows added, 1 there already, new columns: training.")
     columns, rows = table(file)
     assert [row["method"] for row in rows] == ["zero-shot", "finetuned"]
     assert columns[: len(before.splitlines()[0].split(","))] == before.splitlines()[0].split(",")
 
     metric = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), metrics=("rouge-l",), **small), QUIET)
-    assert "new columns: rouge-l, rouge-l low, rouge-l high" in told(metric, file)
+    assert "new columns: rouge-l, rouge-l low, rouge-l high" in table_note(metric, file)
     _, rows = table(file)
     assert [(bool(row["bleu-1"]), bool(row["rouge-l"])) for row in rows] == [(True, False)] * 2 + [(False, True)]
 
     by_path = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), model=str(trained), **small), QUIET)
-    assert told(by_path, file) == "1 rows added"
+    assert table_note(by_path, file) == "1 rows added"
     *_, last = table(file)[1]
     assert (last["model"], last["model_path"]) == ("tiny-blip2", str(trained))
     assert last["training.lr"] == str(SMALL["lr"]), "the weights are fine-tuned ones, whatever the method is called"

@@ -32,14 +32,14 @@ def test_held_out_examples_are_asked_and_no_demonstration_is_one_of_them_or_leak
     assert any(line.startswith("train queries: 9 examples of the index set") for line in report.lines())
     records = open_dataset(workspace / "datasets" / "shapes" / "vqa").split("train")
     rows = predictions(report.path, f"{report.results[0].method}-2-shot-seed0")
-    asked = {row["query_id"] for row in rows}
-    assert len(asked) == 9
-    assert asked <= set(records.ids.tolist())
+    query_ids = {row["query_id"] for row in rows}
+    assert len(query_ids) == 9
+    assert query_ids <= set(records.ids.tolist())
     for row in rows:
         query = records[records.row_of(row["query_id"])]
         assert row["references"] == list(query.references)
         for icd in (records[records.row_of(one)] for one in row["icd_ids"]):
-            assert icd.id not in asked
+            assert icd.id not in query_ids
             assert icd.image_id != query.image_id
             assert not query.group or icd.group != query.group
 
@@ -51,11 +51,11 @@ def test_the_draw_is_by_id_and_nested(workspace: Path) -> None:
     )
     assert few.path is not None
     assert more.path is not None
-    asked = [{row["query_id"] for row in predictions(r.path, "zero-shot-0-shot-seed0")} for r in (few, more)]
-    assert asked[0] < asked[1]
+    query_ids = [{row["query_id"] for row in predictions(r.path, "zero-shot-0-shot-seed0")} for r in (few, more)]
+    assert query_ids[0] < query_ids[1]
     ids = open_dataset(workspace / "datasets" / "shapes" / "vqa").split("train").ids
     order = ids[drawn_ids(TRAIN_QUERIES, ids)].tolist()
-    assert set(order[:4]) == asked[0]
+    assert set(order[:4]) == query_ids[0]
     part = np.random.default_rng(0).permutation(ids)[: len(ids) // 2]
     assert part[drawn_ids(TRAIN_QUERIES, part)].tolist() == [one for one in order if one in set(part.tolist())]
 
@@ -84,8 +84,8 @@ def test_what_is_exported_says_train_queries(workspace: Path, tmp_path: Path) ->
     report = evaluate.run(config(workspace, methods=("random",), **TRAIN), QUIET)
     assert report.path is not None
     table, plan = tmp_path / "table.md", tmp_path / "plan.json"
-    made = export.run(ExportConfig(workspace=workspace, what="results", format="markdown", output=table), QUIET)
-    assert made.title == f"Exported {report.path.name} (train queries)"
+    exported = export.run(ExportConfig(workspace=workspace, what="results", format="markdown", output=table), QUIET)
+    assert exported.title == f"Exported {report.path.name} (train queries)"
     assert table.read_text().startswith(f"## {report.path.name} (train queries)\n")
     export.run(ExportConfig(workspace=workspace, what="plan", output=plan), QUIET)
     assert read_plan(plan).splits == {"demonstrations": "train", "queries": "train"}
@@ -98,15 +98,15 @@ def test_what_is_exported_says_train_queries(workspace: Path, tmp_path: Path) ->
 
 def test_a_subset_loses_its_ids_that_are_asked(workspace: Path, tmp_path: Path) -> None:
     ids = open_dataset(workspace / "datasets" / "shapes" / "vqa").split("train").ids
-    asked = ids[drawn_ids(TRAIN_QUERIES, ids)[:9]]
-    others = np.setdiff1d(ids, asked)[:40]
+    query_ids = ids[drawn_ids(TRAIN_QUERIES, ids)[:9]]
+    others = np.setdiff1d(ids, query_ids)[:40]
     file = tmp_path / "subset.json"
-    write_subset(file, Subset(dict.fromkeys([*asked[:3].tolist(), *others.tolist()]), queries="train"))
+    write_subset(file, Subset(dict.fromkeys([*query_ids[:3].tolist(), *others.tolist()]), queries="train"))
     report = evaluate.run(config(workspace, methods=("random",), index_subset=file, **TRAIN), QUIET)
     assert report.path is not None
     rows = predictions(report.path, "random-2-shot-seed0")
     assert {one for row in rows for one in row["icd_ids"]} <= set(others.tolist())
-    assert {row["query_id"] for row in rows} == set(asked.tolist())
+    assert {row["query_id"] for row in rows} == set(query_ids.tolist())
     assert any("to 40 of" in line and "3 of its ids are queries" in line for line in report.lines())
 
 

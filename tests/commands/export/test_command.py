@@ -73,10 +73,12 @@ def test_an_exported_plan_gives_the_evaluated_rows_again(
     assert (plan.made["method"], plan.made["shots"], plan.made["seed"]) == ("i2i", 3, 0)
     evaluated = read_predictions(folder(world, "caption") / "predictions" / "i2i-3-shot-seed0.jsonl")
     index, queries = dataset.split("train"), dataset.split("validation")
-    asked = query_set(queries, frozenset(), None, np.array([queries.row_of(row["query_id"]) for row in evaluated]))
+    evaluated_queries = query_set(
+        queries, frozenset(), None, np.array([queries.row_of(row["query_id"]) for row in evaluated])
+    )
     retriever = component("retrievers", "plan", file=output)
     assert retriever.fingerprint == dataset.fingerprint
-    rows = retriever.retrieve(index_set(index, frozenset(), None), asked, 3, 0)
+    rows = retriever.retrieve(index_set(index, frozenset(), None), evaluated_queries, 3, 0)
     assert [index.ids[row].tolist() for row in rows] == [row["icd_ids"] for row in evaluated]
 
 
@@ -147,8 +149,8 @@ def test_a_chat_says_what_was_evaluated(
         assert [c[0]["image"] for c in contents[::2]] == row["images"]
         examples = [*(index[index.row_of(icd)] for icd in row["icd_ids"]), queries[queries.row_of(row["query_id"])]]
         assert [c[0]["text"] for c in contents[1::2]] == [e.label for e in examples[:-1]]
-        asked = request(task, "turns").query
-        assert [c[1]["text"] for c in contents[::2]] == [asked.format(question=e.question) for e in examples]
+        query = request(task, "turns").query
+        assert [c[1]["text"] for c in contents[::2]] == [query.format(question=e.question) for e in examples]
 
 
 @pytest.mark.parametrize("images", ["path", "data"])

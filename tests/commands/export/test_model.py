@@ -229,9 +229,9 @@ def test_what_cannot_be_exported(
     base = checkpoint.parents[2] / "models"
     base.rename(base.with_name("away"))
     try:
-        told = refused(*at, "--output", tmp_path / "new")
-        assert f"the whole {NAME} cannot be exported: weights of {NAME} are not on this machine" in told
-        assert "--weights fine-tuned" in told
+        message = refused(*at, "--output", tmp_path / "new")
+        assert f"the whole {NAME} cannot be exported: weights of {NAME} are not on this machine" in message
+        assert "--weights fine-tuned" in message
         assert not (tmp_path / "new").exists()
         assert exported(capsys, *at[1:], "--weights=fine-tuned", "--output", tmp_path / "new")["files"] == 4
     finally:

@@ -40,9 +40,9 @@ PROVENANCE = Provenance({"scorer": "infoscore", "shots": SHOTS}, "f00d", seed=5)
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """A workspace in which shapes is prepared for captions, as far as choosing a data set looks."""
-    found = Workspace(tmp_path / "ws")
-    write_json(found.dataset_folder("shapes", "caption") / "dataset.json", {"default_task": "caption"})
-    return found
+    folder = Workspace(tmp_path / "ws")
+    write_json(folder.dataset_folder("shapes", "caption") / "dataset.json", {"default_task": "caption"})
+    return folder
 
 
 def _query(query_id: int, beams: int = 2) -> QueryResult:
@@ -416,8 +416,8 @@ def test_chats_about_styles_and_inferences() -> None:
 
 def test_regions_are_shown_as_data_and_no_path_stands_for_them(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), "white").save(tmp_path / "x.jpg")
-    shown = with_regions(str(tmp_path / "x.jpg"), [Region(5, 0, 8, 10)], "crop")
-    [message] = export._ChatForm("inference", "turns", openai=False, data=True).messages([], _example(image=shown))
+    reference = with_regions(str(tmp_path / "x.jpg"), [Region(5, 0, 8, 10)], "crop")
+    [message] = export._ChatForm("inference", "turns", openai=False, data=True).messages([], _example(image=reference))
     kind, _, data = message["content"][0]["image"].partition(",")
     assert kind == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
@@ -426,7 +426,7 @@ def test_regions_are_shown_as_data_and_no_path_stands_for_them(tmp_path: Path) -
         with pytest.raises(
             ConfigError, match=r"regions of image \S*x\.jpg are shown, which a path cannot express"
         ) as caught:
-            export._ChatForm("inference", "turns", openai=openai, data=False).messages([], _example(image=shown))
+            export._ChatForm("inference", "turns", openai=openai, data=False).messages([], _example(image=reference))
         assert caught.value.hint == "export with --images data"
 
 

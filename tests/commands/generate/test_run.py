@@ -37,10 +37,10 @@ def arrays(workspace: Path, **options: Any) -> dict[str, np.ndarray]:
     return SequenceFile.open(report.path).arrays()
 
 
-def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float = 0.0) -> None:
-    assert set(found) == set(expected)
+def assert_equal(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float = 0.0) -> None:
+    assert set(actual) == set(expected)
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(actual[name], values, rtol=0, atol=tolerance, err_msg=name)
 
 
 def shapes(workspace: Path, task: str = "caption") -> PreparedDataset:
@@ -87,22 +87,22 @@ def interrupted_after(anchors: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(("task", "order"), [("caption", "left"), ("vqa", "right")])
 def test_stored_scores_are_those_of_the_prompts(workspace: Path, tiny_model: Any, task: str, order: str) -> None:
-    found = arrays(workspace, task=task, construct_order=order, anchors=3)
+    result = arrays(workspace, task=task, construct_order=order, anchors=3)
     records = shapes(workspace, task).split("train")
-    for q, query_id in enumerate(found["query_id"]):
+    for q, query_id in enumerate(result["query_id"]):
         query = records[records.row_of(int(query_id))]
         [alone] = tiny_model.score([tiny_model.prompt(task, [], query)], 1)
-        assert found["base_value"][q] == pytest.approx(np.exp(alone.mean), abs=1e-5)
+        assert result["base_value"][q] == pytest.approx(np.exp(alone.mean), abs=1e-5)
         for beam in range(3):
-            ids = found["icd_ids"][q, beam]
-            assert set(ids) <= set(found["candidates"][q])
+            ids = result["icd_ids"][q, beam]
+            assert set(ids) <= set(result["candidates"][q])
             icds = [records[records.row_of(int(i))] for i in ids]
             assert all(i.image_id != query.image_id and i.group != query.group for i in icds)
             [score] = tiny_model.score([tiny_model.prompt(task, icds, query)], 1)
-            assert found["values"][q, beam] == pytest.approx(np.exp(score.mean), abs=1e-5)
-            assert found["log_probs"][q, beam] == pytest.approx(score.log_prob, abs=1e-4)
-        gains = found["step_scores"][q].sum(axis=1)
-        np.testing.assert_allclose(gains, found["values"][q] - found["base_value"][q], atol=1e-9)
+            assert result["values"][q, beam] == pytest.approx(np.exp(score.mean), abs=1e-5)
+            assert result["log_probs"][q, beam] == pytest.approx(score.log_prob, abs=1e-4)
+        gains = result["step_scores"][q].sum(axis=1)
+        np.testing.assert_allclose(gains, result["values"][q] - result["base_value"][q], atol=1e-9)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_content(workspace: Path, tmp_path: Path) -> None:
@@ -119,9 +119,9 @@ def test_anchors_that_are_searched_together_change_rounding_only(workspace: Path
     small = {"anchors": 5, "candidates": 5, "beam_size": 2}
     expected = arrays(workspace, output=tmp_path / "whole.h5", anchors_at_once=1, prefix_cache_mb=0, **small)
     for number, options in enumerate(({"anchors_at_once": 3}, {"prefix_cache_mb": 1}, {"image_workers": 1}, {})):
-        found = arrays(workspace, output=tmp_path / f"{number}.h5", **small, **options)
-        np.testing.assert_array_equal(found["icd_ids"], expected["icd_ids"])
-        assert_equal(found, expected, 1e-5)
+        result = arrays(workspace, output=tmp_path / f"{number}.h5", **small, **options)
+        np.testing.assert_array_equal(result["icd_ids"], expected["icd_ids"])
+        assert_equal(result, expected, 1e-5)
 
 
 def test_a_group_that_was_begun_is_searched_again_as_a_whole(workspace: Path, tmp_path: Path) -> None:
@@ -190,24 +190,24 @@ def test_another_batch_size_gives_the_same_sequences(workspace: Path, tmp_path: 
     expected = arrays(workspace, output=tmp_path / "a.h5", batch_size=64, **common)
     for batch_size, cache in ((7, 64), (33, 0)):
         path = tmp_path / f"{batch_size}.h5"
-        found = arrays(workspace, output=path, batch_size=batch_size, image_cache_mb=cache, **common)
-        np.testing.assert_array_equal(found["icd_ids"], expected["icd_ids"])
+        result = arrays(workspace, output=path, batch_size=batch_size, image_cache_mb=cache, **common)
+        np.testing.assert_array_equal(result["icd_ids"], expected["icd_ids"])
         for name in ("values", "scores", "step_scores", "base_value"):
-            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5)
+            np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampler", ["image-sim", "text-sim", "mix"])
 def test_similarity_samplers_read_the_embeddings(workspace: Path, sampler: str) -> None:
-    found = arrays(workspace, sampler=sampler, anchors=2, shots=1)
-    assert found["candidates"].shape == (2, 6)
-    assert all(len(set(row)) == 6 for row in found["candidates"].tolist())
+    result = arrays(workspace, sampler=sampler, anchors=2, shots=1)
+    assert result["candidates"].shape == (2, 6)
+    assert all(len(set(row)) == 6 for row in result["candidates"].tolist())
 
 
 def test_cider_values_are_cider_of_the_answers(workspace: Path) -> None:
-    found = arrays(workspace, scorer="cider", anchors=2, shots=1, beam_size=2)
-    assert np.isnan(found["log_probs"]).all()
-    assert (found["values"] >= 0).all()
-    assert found["values"].max() > found["base_value"].min()
+    result = arrays(workspace, scorer="cider", anchors=2, shots=1, beam_size=2)
+    assert np.isnan(result["log_probs"]).all()
+    assert (result["values"] >= 0).all()
+    assert result["values"].max() > result["base_value"].min()
 
 
 def test_cosine_needs_no_model_and_prefers_similar_images(workspace: Path) -> None:
@@ -289,9 +289,9 @@ def test_a_dry_run_plans_what_the_run_then_does(workspace: Path) -> None:
     assert not list((workspace / "sequences").glob("*.h5"))
     done = generate.run(config(workspace, anchors=3), QUIET)
     assert str(done.path) in plan.remarks[-1]
-    found = SequenceFile.open(done.path).arrays()  # type: ignore[arg-type]
+    result = SequenceFile.open(done.path).arrays()  # type: ignore[arg-type]
     records = shapes(workspace).split("train")
-    ids = np.unique(np.concatenate([found["candidates"].ravel(), found["query_id"]]))
+    ids = np.unique(np.concatenate([result["candidates"].ravel(), result["query_id"]]))
     images = {records[records.row_of(int(i))].image_id for i in ids}
     assert any(line.startswith(f"{len(images)} images") for line in plan.remarks)
     again = generate.run(config(workspace, anchors=5, dry_run=True, output=done.path), QUIET)
@@ -319,11 +319,11 @@ def test_the_leak_guard_keeps_equal_questions_out_when_asked(workspace: Path) ->
     records = shapes(workspace, "vqa").split("train")
 
     def equal_questions(**options: Any) -> int:
-        found = arrays(workspace, task="vqa", scorer="cosine", anchors=3, **options)
-        asked = {int(i): records[records.row_of(int(i))].question for i in records.ids}
+        result = arrays(workspace, task="vqa", scorer="cosine", anchors=3, **options)
+        questions = {int(i): records[records.row_of(int(i))].question for i in records.ids}
         return sum(
-            asked[int(c)] == asked[int(q)]
-            for q, pool in zip(found["query_id"], found["candidates"], strict=True)
+            questions[int(c)] == questions[int(q)]
+            for q, pool in zip(result["query_id"], result["candidates"], strict=True)
             for c in pool
         )
 

@@ -84,10 +84,10 @@ def test_the_list_of_one_kind_still_names_broken_plugins(icltool: Callable[..., 
 
 
 def test_show_describes_a_component(icltool: Callable[..., Child]) -> None:
-    found = json.loads(icltool("plugins", "show", "sampler", "mine", "--json").out)
-    assert found["target"] == "good_plugin:Mine"
-    assert found["options"] == [{"name": "depth", "type": "int", "default": "2", "description": ""}]
-    assert found["documentation"] == "Draws what I like."
+    content = json.loads(icltool("plugins", "show", "sampler", "mine", "--json").out)
+    assert content["target"] == "good_plugin:Mine"
+    assert content["options"] == [{"name": "depth", "type": "int", "default": "2", "description": ""}]
+    assert content["documentation"] == "Draws what I like."
     assert "Draws what I like." in icltool("plugins", "show", "samplers", "mine").out
 
 
@@ -107,9 +107,9 @@ def test_a_duplicate_name_is_refused_with_both_owners(icltool: Callable[..., Chi
 def test_doctor_reports_the_broken_plugin_and_goes_on(icltool: Callable[..., Child], tmp_path: Path) -> None:
     answer = icltool("doctor", "--json", "--workspace", str(tmp_path / "w"))
     assert answer.wait() == 0
-    found = json.loads(answer.out)
-    assert any("broken: RuntimeError: out of order" in row["value"] for row in found["sections"]["plugins"])
-    assert any("icltool-broken" in line for line in found["problems"])
+    content = json.loads(answer.out)
+    assert any("broken: RuntimeError: out of order" in row["value"] for row in content["sections"]["plugins"])
+    assert any("icltool-broken" in line for line in content["problems"])
 
 
 def test_lines_fit_into_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +159,6 @@ def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixt
 
 def test_the_table_names_every_built_in(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plugins", "list"]) == 0
-    shown = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in ("idefics-9b", "coco2017", "vit-l-14", "mix", "infoscore", "i2i", "cider", "lever-lm", "local"):
-        assert name in shown
+        assert name in output

@@ -271,13 +271,13 @@ def test_progress_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         workspace=tmp_path, name="shapes", options={"index_images": 4, "validation_images": 2}, verify=True
     )
     run(config, LineProgress(verbose=True, patience=0.0))
-    shown = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     for expected in (
         "rendering images: 6 images",
         "opening train2017: 4 images",
         "shapes (caption): train: 4 examples",
     ):
-        assert expected in shown
+        assert expected in stderr
 
 
 def test_options_from_the_command_line(tmp_path: Path) -> None:

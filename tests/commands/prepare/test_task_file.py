@@ -63,9 +63,9 @@ def test_it_goes_all_the_way(place: Path, capsys: pytest.CaptureFixture[str]) ->
     capsys.readouterr()
     ask = ["--model", "tiny-idefics", "--device", "cpu", "--test-size", "2", "--shots", "0,2", "--method", "random"]
     assert run(["evaluate", *ask]) == 0
-    shown = capsys.readouterr().out
-    assert "zoo (species), tiny-idefics, 2 queries" in shown
-    assert "exact-match    0-shot" in shown
+    output = capsys.readouterr().out
+    assert "zoo (species), tiny-idefics, 2 queries" in output
+    assert "exact-match    0-shot" in output
     (rows,) = (place / "icl-workspace" / "evaluations").glob("zoo-species-*/predictions/random*.jsonl")
     prompts = [json.loads(line)["prompt"] for line in rows.read_text().splitlines()]
     assert len(prompts) == 2

@@ -133,9 +133,9 @@ def test_train_queries(workspace: Path) -> None:
         "workspace": workspace, "task": "vqa", "model": "tiny-idefics", "queries": "train", "query_size": 5, "shots": (1,),
     }  # fmt: skip
     expected = evaluated(EvaluateConfig(**options, max_new_tokens=1, num_beams=1, device="cpu"))
-    found = printed(PromptsConfig(**options))
-    assert len(found) == 3
-    assert found.items() <= expected.items()
+    output = printed(PromptsConfig(**options))
+    assert len(output) == 3
+    assert output.items() <= expected.items()
 
 
 def test_prompts_that_are_too_long_are_noted(workspace: Path) -> None:

@@ -22,7 +22,7 @@ from tests.commands.report.page.test_sequences import result
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def read_only_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with two evaluations of six queries by two methods with two shots. Read only."""
     root = tmp_path_factory.mktemp("big")
     folder = big_evaluation(root, 6, 2, 2, different=8)
@@ -37,9 +37,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(made: Path, tmp_path: Path) -> Path:
+def world(read_only_workspace: Path, tmp_path: Path) -> Path:
     """The same workspace, to write into; its images are shared."""
-    return Path(shutil.copytree(made, tmp_path / "ws"))
+    return Path(shutil.copytree(read_only_workspace, tmp_path / "ws"))
 
 
 def _run(world: Path, **options: object) -> StageReport:
@@ -47,22 +47,22 @@ def _run(world: Path, **options: object) -> StageReport:
 
 
 def test_every_evaluation_of_the_workspace_is_shown(world: Path) -> None:
-    made = _run(world)
-    assert made.path == world / "exports" / "report.html"
-    (row,) = made.rows()
-    size = made.path.stat().st_size
+    outcome = _run(world)
+    assert outcome.path == world / "exports" / "report.html"
+    (row,) = outcome.rows()
+    size = outcome.path.stat().st_size
     assert row == {
         "content": "evaluations",
         "settings": 4,
         "queries": 6,
         "images": "30 of 30",
         "MB": round(size / 1e6, 2),
-        "file": str(made.path),
+        "file": str(outcome.path),
     }
-    text = made.path.read_text(encoding="utf-8")
+    text = outcome.path.read_text(encoding="utf-8")
     assert text.count("data:image/webp;base64,") == 30
     assert "0badcafe" in text
-    assert [p.name for p in made.path.parent.iterdir()] == ["report.html"], "nothing else is left behind"
+    assert [p.name for p in outcome.path.parent.iterdir()] == ["report.html"], "nothing else is left behind"
 
 
 @pytest.mark.parametrize("newest", [0, 1])
@@ -76,8 +76,8 @@ def test_the_newest_evaluation_comes_first(newest: int, world: Path) -> None:
 
 
 def test_some_evaluations_by_path_or_name(world: Path) -> None:
-    made = _run(world, evaluations=["another", world / "evaluations" / "another" / "results.json"], images=False)
-    assert made.rows()[0]["settings"] == 4
+    outcome = _run(world, evaluations=["another", world / "evaluations" / "another" / "results.json"], images=False)
+    assert outcome.rows()[0]["settings"] == 4
     once = _run(world, evaluations=["another", world / "evaluations" / "another"], overwrite=True, images=False)
     assert once.rows()[0]["settings"] == 2, "a folder that is given twice is one"
     with pytest.raises(StoreError, match="absent does not exist"):
@@ -106,11 +106,11 @@ def test_queries_and_images_that_are_left_out_are_said(world: Path) -> None:
 
 def test_sequences_are_a_page_of_their_own(world: Path) -> None:
     file = world / "sequences" / "hand.h5"
-    made = _run(world, sequences=file, images=False)
-    assert made.path == world / "exports" / "hand.html"
-    assert made.rows()[0]["content"] == "sequences"
-    assert any("unfinished: 1 of 4 anchors so far" in line for line in made.lines())
-    assert any("another version" in line for line in made.lines())
+    outcome = _run(world, sequences=file, images=False)
+    assert outcome.path == world / "exports" / "hand.html"
+    assert outcome.rows()[0]["content"] == "sequences"
+    assert any("unfinished: 1 of 4 anchors so far" in line for line in outcome.lines())
+    assert any("another version" in line for line in outcome.lines())
     with pytest.raises(ConfigError, match="cannot be combined"):
         _run(world, sequences=file, evaluations=["another"])
 

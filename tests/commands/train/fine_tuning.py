@@ -34,12 +34,12 @@ SMALL: dict[str, Any] = {
 SEARCH: dict[str, Any] = {"num_beams": 2, "max_new_tokens": 6, "min_new_tokens": 0}
 
 
-def train_config(workspace: Path, options: dict[str, Any] | None = None, **given: Any) -> TrainConfig:
+def train_config(workspace: Path, options: dict[str, Any] | None = None, **values: Any) -> TrainConfig:
     """`options` are put over SMALL."""
     start: dict[str, Any] = {"learner": "captioner", "model": "tiny-blip2", "device": "cpu", "task": "caption"}
     start["trainer"] = {"accelerator": "cpu"}
-    return TrainConfig(workspace=workspace, options={**SMALL, **(options or {})}, **{**start, **given})
+    return TrainConfig(workspace=workspace, options={**SMALL, **(options or {})}, **{**start, **values})
 
 
-def fine_tuned(workspace: Path, options: dict[str, Any] | None = None, **given: Any) -> StageReport:
-    return train.run(train_config(workspace, options, **given), QUIET)
+def fine_tuned(workspace: Path, options: dict[str, Any] | None = None, **values: Any) -> StageReport:
+    return train.run(train_config(workspace, options, **values), QUIET)

@@ -74,9 +74,9 @@ def ranks(
     work: Callable[..., object], *arguments: Any, outputs: tuple[Path, Path] | None = None
 ) -> list[ForkServerProcess]:
     """Both processes."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
     return [
         started(work, *arguments, environment={**shared, "LOCAL_RANK": str(rank)}, output=outputs and outputs[rank])
@@ -101,5 +101,5 @@ def _child(work: Callable[..., object], arguments: Any, environment: Mapping[str
         os.dup2(file, 1)
         os.dup2(file, 2)
     torch.set_num_threads(1)  # sums over another number of threads round otherwise
-    found = work(*arguments)
-    sys.exit(found if isinstance(found, int) else 0)
+    result = work(*arguments)
+    sys.exit(result if isinstance(result, int) else 0)

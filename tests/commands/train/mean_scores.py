@@ -29,9 +29,9 @@ class MeanScores:
         scores = {int(data.index.ids[row]): float(values[row]) for row in chosen}
         path = folder / "last.json"
         fingerprint = data.provenance.get("dataset_fingerprint")
-        made = {"learner": "mean-scores", "labels": sorted({data.index.labels[row] for row in chosen})}
+        record = {"learner": "mean-scores", "labels": sorted({data.index.labels[row] for row in chosen})}
         write_subset(
             path,
-            Subset(scores, fingerprint=None if fingerprint is None else str(fingerprint), queries="train", made=made),
+            Subset(scores, fingerprint=None if fingerprint is None else str(fingerprint), queries="train", made=record),
         )
         return TrainingOutcome({"last": path}, [{"mean": float(np.nanmean(values))}])

@@ -32,7 +32,7 @@ NUMBERS = st.none() | st.floats(-9, 9)
 @st.composite
 def settings(draw: st.DrawFn, ranked: bool) -> list[list[dict[str, Any]]]:
     """Rows of several settings; a pair of list and query may come in more than one."""
-    found = []
+    results = []
     for _ in range(draw(st.integers(0, 4))):
         rows = []
         for query in draw(st.lists(st.sampled_from([1, 2, 3]), unique=True)):
@@ -42,8 +42,8 @@ def settings(draw: st.DrawFn, ranked: bool) -> list[list[dict[str, Any]]]:
             if ranked:
                 row["log_probs"] = {choice: draw(NUMBERS) for choice in CHOICES[query]}
             rows.append(row)
-        found.append(rows)
-    return found
+        results.append(rows)
+    return results
 
 
 def _number(value: float | None) -> float:
@@ -53,37 +53,37 @@ def _number(value: float | None) -> float:
 @pytest.mark.parametrize("ranked", [False, True])
 @given(data=st.data())
 def test_answers_are_gathered_as_loops_gather_them(ranked: bool, data: st.DataObject) -> None:
-    made = data.draw(settings(ranked))
-    told = collected(made, "accuracy")
-    rows = [row for setting in made for row in setting]
-    assert told.query_ids.tolist() == sorted({row["query_id"] for row in rows})
+    results = data.draw(settings(ranked))
+    expected = collected(results, "accuracy")
+    rows = [row for setting in results for row in setting]
+    assert expected.query_ids.tolist() == sorted({row["query_id"] for row in rows})
     lists = [
         [one for one, lacking in zip(icds, padding, strict=True) if not lacking]
-        for icds, padding in zip(told.lists.tolist(), told.padding.tolist(), strict=True)
+        for icds, padding in zip(expected.lists.tolist(), expected.padding.tolist(), strict=True)
     ]
     assert lists == [list(icds) for icds in sorted({tuple(row["icd_ids"]) for row in rows})]
-    assert told.references == tuple((CHOICES[query][0], "x") for query in told.query_ids.tolist())
-    assert told.scores.shape == (len(lists), len(told.query_ids))
+    assert expected.references == tuple((CHOICES[query][0], "x") for query in expected.query_ids.tolist())
+    assert expected.scores.shape == (len(lists), len(expected.query_ids))
     for s, icds in enumerate(lists):
-        for d, query in enumerate(told.query_ids.tolist()):
+        for d, query in enumerate(expected.query_ids.tolist()):
             first = next((row for row in rows if row["icd_ids"] == icds and row["query_id"] == query), None)
             score = math.nan if first is None else _number(first["scores"].get("accuracy"))
-            assert np.array_equal(told.scores[s, d], score, equal_nan=True)
+            assert np.array_equal(expected.scores[s, d], score, equal_nan=True)
             if not (ranked and rows):
-                assert told.log_probs is None
+                assert expected.log_probs is None
                 continue
-            assert told.log_probs is not None
-            assert told.choices[d] == CHOICES[query]
+            assert expected.log_probs is not None
+            assert expected.choices[d] == CHOICES[query]
             own = [math.nan if first is None else _number(first["log_probs"][choice]) for choice in CHOICES[query]]
-            width = told.log_probs.shape[2]
-            assert np.array_equal(told.log_probs[s, d], [*own, *[math.nan] * (width - len(own))], equal_nan=True)
+            width = expected.log_probs.shape[2]
+            assert np.array_equal(expected.log_probs[s, d], [*own, *[math.nan] * (width - len(own))], equal_nan=True)
 
 
 @given(data=st.data())
 def test_the_order_of_settings_changes_nothing_where_answers_agree(data: st.DataObject) -> None:
-    made = data.draw(settings(True))
+    results = data.draw(settings(True))
     known: dict[tuple[Any, ...], dict[str, Any]] = {}
-    same = [[known.setdefault((row["query_id"], *row["icd_ids"]), row) for row in rows] for rows in made]
+    same = [[known.setdefault((row["query_id"], *row["icd_ids"]), row) for row in rows] for rows in results]
     shuffled = data.draw(st.permutations(same))
     assert collected(shuffled, "accuracy").content_hash() == collected(same, "accuracy").content_hash()
 
@@ -91,10 +91,10 @@ def test_the_order_of_settings_changes_nothing_where_answers_agree(data: st.Data
 class Recording(MeanScores):
     """Keeps what it was given."""
 
-    given: EvaluationSet
+    data: EvaluationSet
 
     def train(self, data: EvaluationSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
-        Recording.given = data
+        Recording.data = data
         return super().train(data, folder, seed, progress)
 
 
@@ -105,22 +105,22 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _answered(workspace: Path, **options: Any) -> Path:
-    given = {"task": "vqa", "queries": "train", "query_size": 6, "methods": ("zero-shot", "A=random:fixed=true")}
-    report = evaluate.run(config(workspace, **{**given, **options}), QUIET)
+    values = {"task": "vqa", "queries": "train", "query_size": 6, "methods": ("zero-shot", "A=random:fixed=true")}
+    report = evaluate.run(config(workspace, **{**values, **options}), QUIET)
     assert report.path is not None
     return report.path
 
 
 def _trained(workspace: Path, *folders: Path, **options: Any) -> StageReport:
-    given = {"task": "vqa", "learner": "lever-lm", "model": "tiny-idefics"}
-    return train.run(TrainConfig(workspace=workspace, evaluations=folders, **{**given, **options}), QUIET)
+    values = {"task": "vqa", "learner": "lever-lm", "model": "tiny-idefics"}
+    return train.run(TrainConfig(workspace=workspace, evaluations=folders, **{**values, **options}), QUIET)
 
 
 def test_answers_to_train_queries_give_a_subset_that_methods_choose_among(workspace: Path) -> None:
     one = _answered(workspace, seeds=(0, 1, 2, 3, 4))
     other = _answered(workspace, seeds=(5, 6), query_size=8, shots=(3,))
     report = _trained(workspace, one, other, options={"size": 7})
-    data = Recording.given
+    data = Recording.data
     assert data.lists.shape == (7, 3)
     assert sorted((data.lists >= 0).sum(axis=1).tolist()) == [2] * 5 + [3] * 2
     assert data.scores.shape == (7, 8)
@@ -129,8 +129,8 @@ def test_answers_to_train_queries_give_a_subset_that_methods_choose_among(worksp
     assert data.log_probs is None
     assert set(data.index.labels) == {e.label for e in open_dataset(workspace / "datasets/shapes/vqa").split("train")}
     for row in read_predictions(other / "predictions" / "A-3-shot-seed6.jsonl"):
-        shown = [data.index.ids[icds[icds >= 0]].tolist() for icds in data.lists]
-        at = shown.index(row["icd_ids"]), data.query_ids.tolist().index(row["query_id"])
+        demonstrations = [data.index.ids[icds[icds >= 0]].tolist() for icds in data.lists]
+        at = demonstrations.index(row["icd_ids"]), data.query_ids.tolist().index(row["query_id"])
         assert data.scores[at] == row["scores"][data.metric]
         assert data.references[at[1]] == tuple(row["references"])
     assert report.path is not None
@@ -148,10 +148,10 @@ def test_answers_to_train_queries_give_a_subset_that_methods_choose_among(worksp
 def test_choices_that_were_ranked_come_with_their_log_probabilities(tmp_path: Path) -> None:
     choices = ("bad", "so so", "good")
     home, weights = classification(tmp_path / "ws", choices), tiny.gpt2(tmp_path / "gpt2")
-    asked = {"task": None, "model": "text-llm", "model_path": weights, "query_size": 4, "seeds": (0, 1, 2)}
-    folder = _answered(home, **asked)
+    options = {"task": None, "model": "text-llm", "model_path": weights, "query_size": 4, "seeds": (0, 1, 2)}
+    folder = _answered(home, **options)
     _trained(home, folder, task=None, model="text-llm")
-    data = Recording.given
+    data = Recording.data
     assert data.metric == "accuracy"
     assert data.choices == (choices,) * 4
     assert data.log_probs is not None
@@ -182,7 +182,7 @@ def test_the_same_answers_are_learned_from_once_and_others_anew(workspace: Path)
 
 def test_a_chosen_list_for_each_query_leaves_most_pairs_unasked(workspace: Path) -> None:
     _trained(workspace, _answered(workspace, methods=("i2i",)))
-    data = Recording.given
+    data = Recording.data
     assert data.answered.sum() == 6
     assert (data.answered.sum(axis=0) == 1).all()
 

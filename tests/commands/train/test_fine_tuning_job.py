@@ -35,31 +35,31 @@ def test_images_and_near_duplicates_stay_on_one_side(rows: list[tuple[int, int]]
         with pytest.raises(DataError, match="two images"):
             held_out_rows(records, seed)
         return
-    kept, held = held_out_rows(records, seed)
-    assert sorted([*kept, *held]) == list(range(len(rows)))
-    assert len(kept)
+    training, held = held_out_rows(records, seed)
+    assert sorted([*training, *held]) == list(range(len(rows)))
+    assert len(training)
     assert len(held)
     sides = [
-        {("group", rows[r][0]) if rows[r][0] >= 0 else ("image", rows[r][1]) for r in side} for side in (kept, held)
+        {("group", rows[r][0]) if rows[r][0] >= 0 else ("image", rows[r][1]) for r in side} for side in (training, held)
     ]
     assert not sides[0] & sides[1]
 
 
 def test_a_twentieth_is_held_out_and_another_seed_holds_out_others() -> None:
     records: Any = Records([-1] * 400, list(range(400)))
-    kept, held = held_out_rows(records, 0)
+    training, held = held_out_rows(records, 0)
     assert len(held) == round(SHARE * 400) < MOST
     assert held.tolist() == held_out_rows(records, 0)[1].tolist() != held_out_rows(records, 1)[1].tolist()
     part = Part(records, held)
     assert len(part) == len(held)
     assert [e.id for e in part.rows([1, 0])] == [held[1], held[0]]
-    assert len(kept) == 380
+    assert len(training) == 380
 
 
 def test_a_part_of_a_prepared_data_set(workspace: Path) -> None:
     from icltool.store.records import open_dataset
 
     records = open_dataset(workspace / "datasets" / "shapes" / "caption").split("train")
-    kept, held = held_out_rows(records, 0)
-    groups = [{e.group for e in Part(records, rows).rows(range(len(rows)))} for rows in (kept, held)]  # type: ignore[arg-type]
+    training, held = held_out_rows(records, 0)
+    groups = [{e.group for e in Part(records, rows).rows(range(len(rows)))} for rows in (training, held)]  # type: ignore[arg-type]
     assert groups[0].isdisjoint(groups[1])

@@ -38,15 +38,15 @@ def first(home: Path) -> Path:
 
 
 def record(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    return content
 
 
-def refused(workspace: Path, **given: Any) -> IclError:
+def refused(workspace: Path, **options: Any) -> IclError:
     """The error, which is one line, and before which nothing was written."""
     before = set((workspace / "checkpoints").glob("*"))
     with pytest.raises(IclError) as caught:
-        fine_tuned(workspace, **given)
+        fine_tuned(workspace, **options)
     assert "\n" not in caught.value.message
     assert caught.value.hint
     assert not {f for f in (workspace / "checkpoints").glob("*") if f not in before and any(f.glob("*.safetensors"))}
@@ -57,18 +57,18 @@ def test_a_folder_with_weights_and_a_record(home: Path, first: Path) -> None:
     dataset = open_dataset(home / "datasets" / "shapes" / "caption")
     assert first.parent == home / "checkpoints"
     assert first.name.startswith("captioner-shapes-caption-tiny-blip2-")
-    found = record(first)
-    assert found["checkpoints"] == {"best": "best.safetensors", "last": "last.safetensors"}
-    assert found["identity"]["model"] == "tiny-blip2"
-    assert found["identity"]["options"]["lr"] == SMALL["lr"]
-    assert found["identity"]["dataset_fingerprint"] == dataset.fingerprint
-    assert "started_from" not in found["identity"]
-    assert found["provenance"]["fine_tuned"] is True
-    assert found["provenance"]["plugins"].keys() == {"learners/captioner", "models/tiny-blip2"}
-    for name in found["checkpoints"].values():
-        made = read_fine_tuned(first / name)
-        assert (made.model, made.about["dataset"], made.about["task"]) == ("tiny-blip2", "shapes", "caption")
-        assert made.about["examples"] == SMALL["max_train_size"]
+    result = record(first)
+    assert result["checkpoints"] == {"best": "best.safetensors", "last": "last.safetensors"}
+    assert result["identity"]["model"] == "tiny-blip2"
+    assert result["identity"]["options"]["lr"] == SMALL["lr"]
+    assert result["identity"]["dataset_fingerprint"] == dataset.fingerprint
+    assert "started_from" not in result["identity"]
+    assert result["provenance"]["fine_tuned"] is True
+    assert result["provenance"]["plugins"].keys() == {"learners/captioner", "models/tiny-blip2"}
+    for name in result["checkpoints"].values():
+        weights = read_fine_tuned(first / name)
+        assert (weights.model, weights.about["dataset"], weights.about["task"]) == ("tiny-blip2", "shapes", "caption")
+        assert weights.about["examples"] == SMALL["max_train_size"]
     assert "tiny-blip2, fine-tuned on shapes (caption)" in (first / "README.md").read_text(encoding="utf-8")
 
 
@@ -95,16 +95,16 @@ def test_scst_goes_on_with_a_trained_captioner(home: Path, first: Path) -> None:
     path = fine_tuned(home, {"scst": True, "max_train_size": 8, "freeze": "language_model"}, model_path=str(first)).path
     assert path is not None
     assert record(path)["identity"]["started_from"] == read_fine_tuned(first / "best.safetensors").digest
-    made = read_fine_tuned(path / "best.safetensors")
-    assert made.base_hash == read_fine_tuned(first / "best.safetensors").base_hash, (
+    weights = read_fine_tuned(path / "best.safetensors")
+    assert weights.base_hash == read_fine_tuned(first / "best.safetensors").base_hash, (
         "laid over what the first one began with"
     )
-    assert made.about["options"]["scst"] is True
+    assert weights.about["options"]["scst"] is True
 
 
-@pytest.mark.parametrize("given", [True, "true"])
-def test_scst_without_a_trained_captioner(home: Path, given: Any) -> None:
-    error = refused(home, options={"scst": given})
+@pytest.mark.parametrize("arguments", [True, "true"])
+def test_scst_without_a_trained_captioner(home: Path, arguments: Any) -> None:
+    error = refused(home, options={"scst": arguments})
     assert isinstance(error, ConfigError)
     assert "scst=true needs the weights of a captioner" in error.message
     assert "--model-path CHECKPOINT" in str(error.hint)

@@ -153,8 +153,8 @@ def killed_in_the_second_epoch(arguments: list[str]) -> int:
 
 
 def command(workspace: Path, *options: str) -> list[str]:
-    given = ["train", "live", "--task", "caption", "--model", "tiny-idefics", "--device", "cpu"]
-    return [*given, "--workspace", str(workspace), *(text for option in options for text in ("--option", option))]
+    arguments = ["train", "live", "--task", "caption", "--model", "tiny-idefics", "--device", "cpu"]
+    return [*arguments, "--workspace", str(workspace), *(text for option in options for text in ("--option", option))]
 
 
 @pytest.mark.reliability
@@ -169,9 +169,9 @@ def test_a_killed_training_goes_on_to_the_same_file(workspace: Path, tmp_path: P
             file.unlink()
     assert ended(started(killed_in_the_second_epoch, arguments)) == -signal.SIGKILL
     assert (folder / "resume.ckpt").exists()
-    told = tmp_path / "told.txt"
-    assert ended(started(command_line, arguments, output=told)) == 0, told.read_text()
-    assert "resuming after the last complete epoch" in told.read_text()
+    log = tmp_path / "told.txt"
+    assert ended(started(command_line, arguments, output=log)) == 0, log.read_text()
+    assert "resuming after the last complete epoch" in log.read_text()
     assert (
         read_intervention(folder / "last.safetensors")
         .tensors["vectors"]

@@ -93,19 +93,19 @@ def write_sequences(
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """A prepared and embedded data set with finished sequences."""
-    made = Workspace(tmp_path / "ws")
+    folder = Workspace(tmp_path / "ws")
     splits = [PreparedSplit("train", EXAMPLES, iter([example(n) for n in range(EXAMPLES)]))]
     dataset = write_dataset(
-        made.dataset_folder("toy", "caption"), "toy", "caption", "caption", splits, {}, RecordingProgress()
+        folder.dataset_folder("toy", "caption"), "toy", "caption", "caption", splits, {}, RecordingProgress()
     )
-    write_embeddings(made, dataset)
-    write_sequences(made, dataset.fingerprint)
-    return made
+    write_embeddings(folder, dataset)
+    write_sequences(folder, dataset.fingerprint)
+    return folder
 
 
 def run(workspace: Workspace, progress: RecordingProgress | None = None, **options: Any) -> StageReport:
-    given = {"options": SMALL, "trainer": {"accelerator": "cpu"}, **options}
-    return train.run(TrainConfig(workspace=workspace.root, **given), progress or RecordingProgress())
+    values = {"options": SMALL, "trainer": {"accelerator": "cpu"}, **options}
+    return train.run(TrainConfig(workspace=workspace.root, **values), progress or RecordingProgress())
 
 
 def test_what_it_trains_chooses_demonstrations(workspace: Workspace) -> None:
@@ -288,13 +288,13 @@ def test_sequences_of_validation_queries_are_never_trained_on(workspace: Workspa
 @pytest.fixture
 def vqa(small_world: Path, tmp_path: Path) -> Workspace:
     """The world's questions with sequences that need no LVLM."""
-    made = Workspace(tmp_path / "vqa")
-    shutil.copytree(small_world / "embeddings", made.embeddings)
-    shutil.copytree(small_world / "datasets" / "shapes" / "vqa", made.dataset_folder("shapes", "vqa"))
+    folder = Workspace(tmp_path / "vqa")
+    shutil.copytree(small_world / "embeddings", folder.embeddings)
+    shutil.copytree(small_world / "datasets" / "shapes" / "vqa", folder.dataset_folder("shapes", "vqa"))
     options: dict[str, Any] = {"anchors": 24, "candidates": 12, "beam_size": 2}
-    config = GenerateConfig(workspace=made.root, scorer="cosine", encoder="tiny-clip", **options)
+    config = GenerateConfig(workspace=folder.root, scorer="cosine", encoder="tiny-clip", **options)
     generate.run(config, RecordingProgress())
-    return made
+    return folder
 
 
 VQA_RECIPE: dict[str, Any] = {
@@ -342,8 +342,8 @@ def test_an_encoder_that_cannot_be_trained_or_has_changed_is_named(
     real = sequences.component
 
     def changed(kind: str, name: str, **options: Any) -> Any:
-        made = real(kind, name, **options)
-        return SimpleNamespace(name=name) if kind == "encoders" else made
+        encoder = real(kind, name, **options)
+        return SimpleNamespace(name=name) if kind == "encoders" else encoder
 
     with monkeypatch.context() as patch:
         patch.setattr(sequences, "component", changed)

@@ -38,27 +38,27 @@ TOLERANCE = 1e-4
 
 
 def command(workspace: Path, learner: str, options: dict[str, Any], trainer: dict[str, str]) -> list[str]:
-    given = ["train", learner, "--workspace", str(workspace), "--task", "caption", "--device", "cpu"]
+    arguments = ["train", learner, "--workspace", str(workspace), "--task", "caption", "--device", "cpu"]
     model = {"live": "tiny-idefics", "captioner": "tiny-blip2"}.get(learner)
-    given += ["--model", model] if model else []
-    given += [text for pair in options.items() for text in ("--option", "{}={}".format(*pair))]
-    return given + [text for pair in trainer.items() for text in ("--trainer", "{}={}".format(*pair))]
+    arguments += ["--model", model] if model else []
+    arguments += [text for pair in options.items() for text in ("--option", "{}={}".format(*pair))]
+    return arguments + [text for pair in trainer.items() for text in ("--trainer", "{}={}".format(*pair))]
 
 
 def environment() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k not in RANKS}
-    return {**kept, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+    variables = {k: v for k, v in os.environ.items() if k not in RANKS}
+    return {**variables, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
 
 def trained(workspace: Path, learner: str, options: dict[str, Any], trainer: dict[str, str]) -> Path:
     """The folder of a training by processes of its own."""
-    told = [workspace.with_name(f"{workspace.name}-{rank}.txt") for rank in (0, 1)]
-    given = command(workspace, learner, options, trainer)
+    logs = [workspace.with_name(f"{workspace.name}-{rank}.txt") for rank in (0, 1)]
+    arguments = command(workspace, learner, options, trainer)
     if trainer is TWO:
-        codes = both_ranks(command_line, given, outputs=(told[0], told[1]))
+        codes = both_ranks(command_line, arguments, outputs=(logs[0], logs[1]))
     else:
-        codes = [ended(started(command_line, given, output=told[0]))]
-    texts = [file.read_text() for file in told[: len(codes)]]
+        codes = [ended(started(command_line, arguments, output=logs[0]))]
+    texts = [file.read_text() for file in logs[: len(codes)]]
     assert codes == [0] * len(codes), texts
     assert "".join(texts).count("written:") == 1
     return folder_of(workspace)
@@ -76,8 +76,8 @@ def curve(folder: Path, column: str) -> list[float]:
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    found: list[dict[str, float]] = json.loads((folder / "training.json").read_text())["history"]
-    return [{key: value for key, value in record.items() if not key.startswith("images_")} for record in found]
+    content: list[dict[str, float]] = json.loads((folder / "training.json").read_text())["history"]
+    return [{key: value for key, value in record.items() if not key.startswith("images_")} for record in content]
 
 
 def same(one: Path, two: Path, column: str) -> None:
@@ -102,21 +102,21 @@ def same_result(one: Path, two: Path) -> None:
     weights = [load_file(folder / "last.safetensors") for folder in (one, two)]
     assert weights[0].keys() == weights[1].keys()
     # a key's bias shifts all scores alike: its gradient is 0 but for rounding, and Adam makes steps of that
-    told = [n for n, w in weights[0].items() if w.is_floating_point() and not n.endswith("k_proj.bias")]
-    vectors = [torch.cat([found[name].float().flatten() for name in told]) for found in weights]
+    tensor_names = [n for n, w in weights[0].items() if w.is_floating_point() and not n.endswith("k_proj.bias")]
+    vectors = [torch.cat([tensors[name].float().flatten() for name in tensor_names]) for tensors in weights]
     assert float((vectors[0] - vectors[1]).norm() / vectors[0].norm()) < 1e-3
 
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Workspace:
     """A prepared and embedded data set with finished sequences."""
-    made = Workspace(tmp_path / "toy")
+    workspace = Workspace(tmp_path / "toy")
     splits = [PreparedSplit("train", EXAMPLES, iter([example(number) for number in range(EXAMPLES)]))]
-    folder = made.dataset_folder("toy", "caption")
+    folder = workspace.dataset_folder("toy", "caption")
     dataset = write_dataset(folder, "toy", "caption", "caption", splits, {}, RecordingProgress())
-    write_embeddings(made, dataset)
-    write_sequences(made, dataset.fingerprint)
-    return made
+    write_embeddings(workspace, dataset)
+    write_sequences(workspace, dataset.fingerprint)
+    return workspace
 
 
 @pytest.fixture
@@ -193,10 +193,10 @@ def failing(arguments: list[str], rank: int) -> int:
 @pytest.mark.reliability
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_in_one_process_ends_the_other(workspace: Path, tmp_path: Path, rank: int) -> None:
-    told = (tmp_path / "0.txt", tmp_path / "1.txt")
-    codes = both_ranks(failing, command(workspace, "live", LIVE, TWO), rank, outputs=told)
+    logs = (tmp_path / "0.txt", tmp_path / "1.txt")
+    codes = both_ranks(failing, command(workspace, "live", LIVE, TWO), rank, outputs=logs)
     assert not set(codes) & {0, 1}
-    texts = [file.read_text() for file in told]
+    texts = [file.read_text() for file in logs]
     assert "Traceback" not in "".join(texts)
     assert "error: image 7 cannot be read" in texts[rank]
     assert "another process of the training has failed" in texts[1 - rank]
@@ -223,11 +223,11 @@ def test_an_error_in_one_process_ends_all(workspace: Path, tmp_path: Path, rank:
         start_new_session=True,
     )  # fmt: skip
     try:
-        _, told = process.communicate(timeout=200)
-        assert process.returncode not in (0, 1), told
-        assert "Traceback" not in told
-        assert "error: image 7 cannot be read" in told
-        assert rank == 0 or "another process of the training has failed" in told or process.returncode < 0
+        _, stderr = process.communicate(timeout=200)
+        assert process.returncode not in (0, 1), stderr
+        assert "Traceback" not in stderr
+        assert "error: image 7 cannot be read" in stderr
+        assert rank == 0 or "another process of the training has failed" in stderr or process.returncode < 0
         deadline = time.monotonic() + 20
         while _group_lives(process.pid) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -246,7 +246,7 @@ def _group_lives(group: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("trainer", "told"),
+    ("trainer", "message"),
     [
         ({"devices": "2", "num_nodes": "2"}, "this command does not run on other machines"),
         ({"devices": "2", "accelerator": "gpu"}, "Lightning's Trainer rejects its options"),
@@ -255,7 +255,7 @@ def _group_lives(group: int) -> bool:
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is not there")
-def test_what_cannot_be_started_is_one_line(workspace: Path, trainer: dict[str, str], told: str) -> None:
+def test_what_cannot_be_started_is_one_line(workspace: Path, trainer: dict[str, str], message: str) -> None:
     from icltool.commands.train import run as train
     from icltool.commands.train.options import TrainConfig
 
@@ -263,7 +263,7 @@ def test_what_cannot_be_started_is_one_line(workspace: Path, trainer: dict[str, 
         workspace=workspace, learner="live", task="caption", model="tiny-idefics", device="cpu",
         options={"shots": 2, "max_train_size": 8}, trainer={"accelerator": "cpu", **trainer},
     )  # fmt: skip
-    with pytest.raises(ConfigError, match=told) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         train.run(config, RecordingProgress())
     assert "\n" not in caught.value.message
     assert caught.value.hint

@@ -79,10 +79,10 @@ def answers_entry(question_id: int, image_id: int, answers: Sequence[str], chose
 def write_vqa(root: Path, questions: Mapping[str, Mapping[int, tuple[int, str, Sequence[str]]]] = QUESTIONS) -> Path:
     """`root` becomes a folder that holds vqav2 and mscoco/mscoco2014."""
     for split, of_split in questions.items():
-        asked = [{"image_id": i, "question": text, "question_id": q} for q, (i, text, _) in of_split.items()]
+        entries = [{"image_id": i, "question": text, "question_id": q} for q, (i, text, _) in of_split.items()]
         answered = [answers_entry(q, i, a, a[0] if a else "") for q, (i, _, a) in reversed(of_split.items())]
         common = {"info": {}, "license": {}, "data_subtype": f"{split}2014", "data_type": "mscoco"}
-        write_json(questions_file(root, split), {**common, "task_type": "Open-Ended", "questions": asked})
+        write_json(questions_file(root, split), {**common, "task_type": "Open-Ended", "questions": entries})
         write_json(answers_file(root, split), {**common, "annotations": answered})
         write_2014_images(root, split, {i for i, _, _ in of_split.values()})
     return root
@@ -91,11 +91,11 @@ def write_vqa(root: Path, questions: Mapping[str, Mapping[int, tuple[int, str, S
 def write_okvqa(root: Path, questions: Mapping[str, Mapping[int, tuple[int, str, Sequence[str]]]] = QUESTIONS) -> Path:
     """`root` becomes a folder that holds okvqa and mscoco/mscoco2014. Raw answers are capitalised."""
     for split, of_split in questions.items():
-        asked = [{"image_id": i, "question": text, "question_id": q} for q, (i, text, _) in of_split.items()]
+        entries = [{"image_id": i, "question": text, "question_id": q} for q, (i, text, _) in of_split.items()]
         answered = [okvqa_entry(q, i, a) for q, (i, _, a) in reversed(of_split.items())]
         common = {"info": {}, "license": {}, "data_subtype": f"{split}2014", "data_type": "mscoco"}
         folder = root / "okvqa"
-        write_json(folder / f"OpenEnded_mscoco_{split}2014_questions.json", {**common, "questions": asked})
+        write_json(folder / f"OpenEnded_mscoco_{split}2014_questions.json", {**common, "questions": entries})
         types = {"one": "Vehicles and Transportation", "other": "Other"}
         content = {**common, "question_types": types, "annotations": answered}
         write_json(folder / f"mscoco_{split}2014_annotations.json", content)

@@ -37,7 +37,7 @@ def instance_id(image: str, inference: str) -> str:
 
 
 def record(image: str, boxes: Sequence[Box], clue: str, inference: str, chunk: int | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    record_fields: dict[str, Any] = {
         "inputs": {
             "image": {"url": (VG if "VG_" in image else VCR).format(image), "width": 48, "height": 48},
             "bboxes": [dict(zip(("left", "top", "width", "height"), box, strict=True)) for box in boxes],
@@ -48,7 +48,7 @@ def record(image: str, boxes: Sequence[Box], clue: str, inference: str, chunk: i
         "targets": {"inference": inference},
         "instance_id": instance_id(image, inference),
     }
-    return found if chunk is None else {**found, "split_idx": chunk}
+    return record_fields if chunk is None else {**record_fields, "split_idx": chunk}
 
 
 def image_path(root: Path, image: str) -> Path:
@@ -82,8 +82,8 @@ STYLES = ("Adventurous", "Anxious", "Sarcastic", "Sweet")
 
 
 def comment(image: str, personality: str, text: str, further: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"image_hash": image, "personality": personality, "comment": text, "candidates": ["x"]}
-    return {**found, "additional_comments": list(further)} if further else found
+    fields: dict[str, Any] = {"image_hash": image, "personality": personality, "comment": text, "candidates": ["x"]}
+    return {**fields, "additional_comments": list(further)} if further else fields
 
 
 def write_personality_captions(

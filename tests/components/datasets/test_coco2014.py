@@ -30,10 +30,10 @@ def read(root: Path) -> dict[str, list[Example]]:
 def test_examples_equal_those_of_2017_but_for_the_images(base: Path, tmp_path: Path) -> None:
     other = Coco2017Reader().read(write_coco(tmp_path / "mscoco2017"), "caption", Path("x"), SilentProgress())
     expected = {split.name: [(e.id, e.references) for e in split.examples] for split in other}
-    found = read(base)
-    assert {name: [(e.id, e.references) for e in examples] for name, examples in found.items()} == expected
-    assert found["train"][0].image == str(base / "train2014" / "COCO_train2014_000000000009.jpg")
-    assert found["validation"][0].image == str(base / "val2014" / "COCO_val2014_000000000632.jpg")
+    own_splits = read(base)
+    assert {name: [(e.id, e.references) for e in examples] for name, examples in own_splits.items()} == expected
+    assert own_splits["train"][0].image == str(base / "train2014" / "COCO_train2014_000000000009.jpg")
+    assert own_splits["validation"][0].image == str(base / "val2014" / "COCO_val2014_000000000632.jpg")
 
 
 def test_official_counts_are_those_of_2014(base: Path) -> None:

@@ -294,16 +294,16 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.integers(0, 2**62), st.lists(TEXTS, max_size=4), min_size=1, max_size=5))
 def test_every_caption_that_is_not_blank_is_kept_in_order(base: Path, of_split: dict[int, list[str]]) -> None:
-    kept = {i: [" ".join(t.split()) for t in texts if t.strip()] for i, texts in of_split.items()}
-    kept = {i: texts for i, texts in kept.items() if texts}
+    captions_of = {i: [" ".join(t.split()) for t in texts if t.strip()] for i, texts in of_split.items()}
+    captions_of = {i: texts for i, texts in captions_of.items() if texts}
     write_json(captions(base), captions_content(of_split))
-    if not kept:
+    if not captions_of:
         with pytest.raises(DataError, match="no captions"):
             read(base)
         return
     examples = read(base)["train"]
-    assert [e.id for e in examples] == sorted(kept)
-    assert all(list(e.references) == kept[e.id] and e.label == kept[e.id][0] for e in examples)
+    assert [e.id for e in examples] == sorted(captions_of)
+    assert all(list(e.references) == captions_of[e.id] and e.label == captions_of[e.id][0] for e in examples)
 
 
 def test_builders_agree_with_themselves(base: Path) -> None:

@@ -117,7 +117,7 @@ def test_wrong_options() -> None:
 def test_lavis_files_of_other_splits_are_not_needed(tmp_path: Path) -> None:
     root = write_karpathy(tmp_path, lavis=True)
     (root / "coco-karpathy" / "coco_karpathy_val.json").unlink()
-    assert {name: len(found) for name, found in read(root).items()} == {"train": 3, "validation": 2}
+    assert {name: len(examples) for name, examples in read(root).items()} == {"train": 3, "validation": 2}
     remark = f"no split 'development': {root / 'coco-karpathy'} has no coco_karpathy_val.json"
     assert CocoKarpathyReader(KarpathyOptions()).check(root, "caption", False).remarks[-1] == remark
     assert refused(root, split="validation").message == f"{root / 'coco-karpathy'} lacks coco_karpathy_val.json"
@@ -296,11 +296,11 @@ def test_lavis_own_folders_are_read(tmp_path: Path) -> None:
     for part in ("train2014", "val2014"):
         shutil.move(next(root.rglob(part)), laid / "images" / part)
     for start in (laid.parent, laid):
-        found = read(start)
-        assert [[e.id for e in split] for split in found.values()] == [
+        splits = read(start)
+        assert [[e.id for e in split] for split in splits.values()] == [
             [e.id for e in split] for split in expected.values()
         ]
-        assert all(Path(e.image).is_file() for split in found.values() for e in split)
+        assert all(Path(e.image).is_file() for split in splits.values() for e in split)
     (laid / "annotations" / "coco_karpathy_train.json").unlink()
     for name in ("val", "test"):
         (laid / "annotations" / f"coco_karpathy_{name}.json").rename(

@@ -42,7 +42,7 @@ def read(root: Path, task: str = "caption", **options: Any) -> dict[str, list[Ex
 def both(root: Path, task: str = "caption", **options: Any) -> list[Example]:
     """All examples by their image's name and id."""
     splits = read(root, task, **options)
-    return sorted((e for found in splits.values() for e in found), key=lambda e: (Path(e.image).name, e.id))
+    return sorted((e for examples in splits.values() for e in examples), key=lambda e: (Path(e.image).name, e.id))
 
 
 def refused(root: Path | None, task: str = "caption", **options: Any) -> DataError:
@@ -71,8 +71,8 @@ def test_each_row_is_a_caption_in_a_style(root: Path) -> None:
         "a.png,what a cat,Sweet,\na.png,a cat,Cold,no dog\nbb.png,a dog,,\nccc.png,,Sweet,\nsub/dddd.png,a bird,Cold,\n"
     )
     path = table(root, f"image,caption_1,personality,caption_2\n{rows}") / "table.csv"
-    found = both(root, "style", style="personality")
-    assert [(e.label, e.style, e.references) for e in found] == [
+    examples = both(root, "style", style="personality")
+    assert [(e.label, e.style, e.references) for e in examples] == [
         ("what a cat", "Sweet", ("what a cat",)),
         ("a cat", "Cold", ("a cat", "no dog")),
         ("a bird", "Cold", ("a bird",)),
@@ -119,13 +119,13 @@ def test_a_held_out_share_is_drawn_by_image_and_stays_when_rows_are_added(root: 
     table(root, "image,question,answer\n" + "".join(reversed(lines)))
     assert {e.image for e in read(root, "vqa", validation=0.25)["validation"]} == held
     assert {e.image for e in read(root, "vqa", validation=0.25, seed=1)["validation"]} != held
-    assert len({e.id for found in splits.values() for e in found}) == 120
+    assert len({e.id for examples in splits.values() for e in examples}) == 120
 
 
 def test_a_split_column(root: Path) -> None:
     table(root, "image,caption,split\na.png,a cat,train\nbb.png,b,VAL\nccc.png,c,test\nsub/dddd.png,d,train\n")
     splits = read(root)
-    assert {name: [e.label for e in found] for name, found in splits.items()} == {
+    assert {name: [e.label for e in examples] for name, examples in splits.items()} == {
         "train": ["a cat", "d"],
         "validation": ["b"],
     }
@@ -170,13 +170,13 @@ def test_answers(root: Path) -> None:
         {"image": "ccc.png", "question": "how many?", "answers": [], "answer": 3},
     ]
     table(root, "".join(json.dumps(r) + "\n" for r in rows), "t.jsonl")
-    found = both(root, "vqa")
-    assert [(e.question, e.text, e.label, e.references) for e in found] == [
+    examples = both(root, "vqa")
+    assert [(e.question, e.text, e.label, e.references) for e in examples] == [
         ("what is it?", "what is it?", "cat", ("cat", "Cat", "cat")),
         ("which?", "which?", "a", ("b", "a")),
         ("how many?", "how many?", "3", ("3",)),
     ]
-    assert found[0].question_type == "what"
+    assert examples[0].question_type == "what"
     remarks = FolderReader(FolderOptions()).check(root, "vqa", False).remarks
     path = root / "t.jsonl"
     assert f"{path}: 1 question without an answer left out (line 3)" in remarks
@@ -185,10 +185,10 @@ def test_answers(root: Path) -> None:
 
 def test_classification_with_and_without_images(root: Path) -> None:
     table(root, "text,label\nA good film!,1\nbad,0\na GOOD film,1\ngreat,-1\n,1\n")
-    found = both(root, "classification", choices="negative,positive")
-    by_id = {e.id: e for e in found}
+    examples = both(root, "classification", choices="negative,positive")
+    by_id = {e.id: e for e in examples}
     assert {i: e.label for i, e in by_id.items()} == {0: "positive", 1: "negative", 2: "positive"}
-    assert all(e.choices == ("negative", "positive") and e.references == (e.label,) and e.image == "" for e in found)
+    assert all(e.choices == ("negative", "positive") and e.references == (e.label,) and e.image == "" for e in examples)
     assert by_id[0].group == by_id[2].group != by_id[1].group == ""
     assert by_id[0].image_id == by_id[2].image_id != by_id[1].image_id
     assert both(root, "classification")[0].choices == ("-1", "0", "1")
@@ -287,8 +287,8 @@ def test_ids_are_whole_numbers_or_codes_of_texts(root: Path) -> None:
 def test_files_of_equal_bytes_are_one_image(root: Path) -> None:
     shutil.copy(root / "a.png", root / "z.png")
     table(root, "image,question,answer\nz.png,q,x\na.png,r,y\nbb.png,s,z\n")
-    found = {Path(e.image).name: e.image_id for e in both(root, "vqa")}
-    assert found["z.png"] == found["a.png"] == group_code("a.png") != found["bb.png"]
+    image_ids = {Path(e.image).name: e.image_id for e in both(root, "vqa")}
+    assert image_ids["z.png"] == image_ids["a.png"] == group_code("a.png") != image_ids["bb.png"]
 
 
 def test_empty_captions_are_left_out_and_told(root: Path) -> None:
@@ -341,5 +341,5 @@ def test_names_that_another_system_wrote_are_found(root: Path) -> None:
     write_image(root / "sub" / unicodedata.normalize("NFD", "é.png"))
     write_image(root / "plain.png")
     table(root, f"image,caption\nsub\\{unicodedata.normalize('NFC', 'é.png')},a cat\nplain.png,a dog\na.png,a bed\n")
-    found = {Path(e.image).name for e in both(root)}
-    assert found == {unicodedata.normalize("NFD", "é.png"), "plain.png", "a.png"}
+    names = {Path(e.image).name for e in both(root)}
+    assert names == {unicodedata.normalize("NFD", "é.png"), "plain.png", "a.png"}

@@ -65,7 +65,7 @@ def test_images_are_written_once_as_they_are_encoded(root: Path, tmp_path: Path)
     assert [(e.id, e.label) for e in validation] == [(4, "dogs"), (5, "a boat")]
     assert validation[0].image == train[1].image
     assert validation[0].image_id == train[1].image_id
-    assert len({e.image_id for found in splits.values() for e in found}) == 4
+    assert len({e.image_id for examples in splits.values() for e in examples}) == 4
     folder = tmp_path / "datasets" / "hub" / "source" / "images"
     assert sorted(p for p in folder.rglob("*") if p.is_file()) == sorted({Path(e.image) for e in train + validation})
     assert Path(train[0].image).suffix == ".jpg"
@@ -75,13 +75,13 @@ def test_images_are_written_once_as_they_are_encoded(root: Path, tmp_path: Path)
 
 def test_a_second_run_writes_what_is_missing_or_cut(root: Path, tmp_path: Path) -> None:
     first, second, third = (Path(e.image) for e in read(root, tmp_path)["train"])
-    kept, content = third.stat().st_mtime_ns, first.read_bytes()
+    modified, content = third.stat().st_mtime_ns, first.read_bytes()
     first.write_bytes(b"")  # what a power failure may leave
     second.unlink()
     read(root, tmp_path)
     assert first.read_bytes() == content
     assert second.is_file()
-    assert third.stat().st_mtime_ns == kept
+    assert third.stat().st_mtime_ns == modified
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -117,13 +117,13 @@ def test_other_forms_give_the_same_examples(root: Path, tmp_path: Path, form: st
             folder.mkdir(exist_ok=True)
             places = [next(e.image for e in expected[name] if c["caption"][0] in e.references) for c in ROWS[name]]
             of_split.remove_columns("image").add_column("image", places).to_json(folder / f"{name}.jsonl")
-    found = read(folder, tmp_path / "second")
+    examples = read(folder, tmp_path / "second")
 
     def plain(splits: dict[str, list[Example]]) -> dict[str, list[Example]]:
         return {name: [replace(e, image="") for e in of_split] for name, of_split in splits.items()}
 
-    assert plain(found) == plain(expected)
-    for name, of_split in found.items():
+    assert plain(examples) == plain(expected)
+    for name, of_split in examples.items():
         for one, other in zip(of_split, expected[name], strict=True):
             assert Path(one.image).read_bytes() == Path(other.image).read_bytes()
     assert HubReader(HubOptions()).check(folder, "caption", True).files
@@ -147,8 +147,8 @@ def test_columns_by_option(tmp_path: Path) -> None:
     rows = [{"img": image(i), "q": f"q{i}", "reply": f"r{i}", "key": f"k{i}", "other": image(9)} for i in range(3)]
     features = {"img": datasets.Image(), "q": TEXT, "reply": TEXT, "key": TEXT, "other": datasets.Image()}
     root = write_parquet(tmp_path / "vqa", {"train": rows, "validation": rows[:1]}, features)
-    found = read(root, tmp_path, "vqa", question="q", answer="reply", image="img", id="key")["train"]
-    assert [(e.question, e.label, e.references) for e in found] == [(f"q{i}", f"r{i}", (f"r{i}",)) for i in range(3)]
+    examples = read(root, tmp_path, "vqa", question="q", answer="reply", image="img", id="key")["train"]
+    assert [(e.question, e.label, e.references) for e in examples] == [(f"q{i}", f"r{i}", (f"r{i}",)) for i in range(3)]
     error = refused(root, "vqa", question="q")
     assert "has no column for answers or answer" in error.message
     assert "'reply'" in str(error.hint)

@@ -18,9 +18,9 @@ SHARED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthC
 
 
 def read(path: Path) -> tuple[list[Image], list[Caption]]:
-    found = read_annotations(path, "get it again")
-    expect_kind(path, found, "captions", "get it again")
-    return entries(path, found, "images", Image), entries(path, found, "annotations", Caption)
+    result = read_annotations(path, "get it again")
+    expect_kind(path, result, "captions", "get it again")
+    return entries(path, result, "images", Image), entries(path, result, "annotations", Caption)
 
 
 def fault_of(path: Path) -> tuple[str | None, tuple[list[Image], list[Caption]]]:

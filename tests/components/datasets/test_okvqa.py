@@ -78,8 +78,8 @@ def test_raw_answers_and_the_metric_are_in_the_prepared_data_set(root: Path, tmp
 
 
 def test_ties_go_to_the_answer_given_first(tmp_path: Path) -> None:
-    asked = {1: (5, "why?", ["b", "a", "a", "b"]), 2: (5, "who?", ["x"])}
-    root = write_okvqa(tmp_path, {"train": asked, "val": QUESTIONS["val"]})
+    entries = {1: (5, "why?", ["b", "a", "a", "b"]), 2: (5, "who?", ["x"])}
+    root = write_okvqa(tmp_path, {"train": entries, "val": QUESTIONS["val"]})
     assert [e.label for e in read(root)["train"]] == ["b", "x"]
 
 
@@ -159,8 +159,8 @@ def test_missing_answers(root: Path, change: Any, fault: str) -> None:
 
 
 def test_empty_answers_are_left_out_of_the_questions(tmp_path: Path) -> None:
-    asked = {1: (5, "why?", []), 2: (5, "wer?", ["", "Müller 😀", ""])}
-    root = write_okvqa(tmp_path, {"train": asked, "val": QUESTIONS["val"]})
+    entries = {1: (5, "why?", []), 2: (5, "wer?", ["", "Müller 😀", ""])}
+    root = write_okvqa(tmp_path, {"train": entries, "val": QUESTIONS["val"]})
     assert [(e.id, e.label, e.references) for e in read(root)["train"]] == [(2, "Müller 😀", ("", "Müller 😀", ""))]
     assert OKVQAReader().check(root, "vqa", False).remarks[:2] == (
         "mscoco_train2014_annotations.json: 1 question without an answer left out",

@@ -77,7 +77,7 @@ def test_ids_stay_in_another_order(root: Path) -> None:
 
 def test_the_queries_may_be_the_validation_file(root: Path) -> None:
     splits = read(root, split="validation")
-    assert {name: [e.label for e in found] for name, found in splits.items() if name != "train"} == {
+    assert {name: [e.label for e in examples] for name, examples in splits.items() if name != "train"} == {
         "validation": ["so pretty"]
     }
     (root / "personality_captions" / "test.json").unlink()
@@ -104,7 +104,9 @@ def test_a_list_of_styles_of_ones_own(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "styles.txt"
     path.write_text("Sweet\nAdventurous\n")
     splits = read(root, styles=str(path))
-    assert {name: [e.style for e in found] for name, found in splits.items()} == {name: ["Sweet"] for name in splits}
+    assert {name: [e.style for e in examples] for name, examples in splits.items()} == {
+        name: ["Sweet"] for name in splits
+    }
     report = PersonalityCaptionsReader(PersonalityCaptionsOptions(styles=str(path))).check(root, "style", False)
     assert report.remarks == (
         "train: 2 entries in a style that is not chosen left out",
@@ -216,10 +218,10 @@ def test_entries_of_images_that_are_gone_are_left_out_when_asked_to(root: Path) 
     error = refused(root)
     assert f"1 image missing from {gone.parent}" in error.message
     assert "--option missing=skip" in (error.hint or "")
-    kept = read(root, missing="skip")
-    assert [e.id for e in kept["train"]] == [e.id for e in whole["train"] if Path(e.image) != gone]
+    splits = read(root, missing="skip")
+    assert [e.id for e in splits["train"]] == [e.id for e in whole["train"] if Path(e.image) != gone]
     gone.touch()  # as a download that failed leaves it
-    assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in kept["train"]]
+    assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in splits["train"]]
     remarks = PersonalityCaptionsReader(PersonalityCaptionsOptions(missing="skip")).check(root, "style", False).remarks
     assert any(f"1 missing image left out: {gone.name}" in remark for remark in remarks)
     with pytest.raises(ConfigError, match="missing must be 'refuse' or 'skip', got 'perhaps'"):

@@ -62,8 +62,8 @@ def test_killed_and_run_again(tmp_path: Path) -> None:
         assert len(list(folder.glob(".caption.*.tmp"))) == left
     again = prepare(killed, root, SilentProgress())
     assert again.rows() == whole.rows()
-    found = open_dataset(folder / "caption")
-    assert [len(found.split(name)) for name in ("train", "validation")] == [3, len(KARPATHY["test"])]
+    dataset = open_dataset(folder / "caption")
+    assert [len(dataset.split(name)) for name in ("train", "validation")] == [3, len(KARPATHY["test"])]
     assert not list(folder.glob(".caption.*.tmp"))
     states = prepare(killed, root, SilentProgress()).states
     assert states == {"caption": "up to date"}

@@ -72,7 +72,7 @@ def test_queries_of_every_task_show_held_out_scenes(workspace: Path) -> None:
         groups = {name: {example.group for example in examples} for name, examples in splits.items()}
         assert "" not in set().union(*groups.values())
         assert len(groups["train"]) == 52
-        assert not groups["train"] & set().union(*(found for name, found in groups.items() if name != "train")), task
+        assert not groups["train"] & set().union(*(images for name, images in groups.items() if name != "train")), task
     styled = read(ShapesReader(ShapesOptions(**OPTIONS)), None, "style", workspace)
     assert set(styled) == {"train", "validation", "development"}
     assert {len(example.references) for example in styled["validation"]} == {5}

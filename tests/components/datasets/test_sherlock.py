@@ -153,8 +153,8 @@ def test_distractors_stay_within_the_part_of_the_file(root: Path) -> None:
     edit(root / "sherlock_dataset" / VALIDATION, parts)
     assert "2 of 4 queries have no distractor" in refused(root, "inference-choice").message
     assert remarks(root) == ()
-    found = {e.label: set(e.choices) for e in read(root, "inference-choice")["validation"]}
-    assert found["it is cold"] == {"it is cold", "rain is likely"}
+    choices = {e.label: set(e.choices) for e in read(root, "inference-choice")["validation"]}
+    assert choices["it is cold"] == {"it is cold", "rain is likely"}
 
 
 def test_distractors_are_drawn_by_id_and_never_read_as_a_reference() -> None:
@@ -190,9 +190,9 @@ def test_places_archives_and_the_environment(root: Path, monkeypatch: pytest.Mon
     assert {path.name for path in report.files} == {
         f"{TRAIN}.zip", f"{VALIDATION}.zip", "vcr1images.zip", "images.zip", "images2.zip"
     }  # fmt: skip
-    found = read(root)["validation"]
-    assert [e.label for e in found] == labels
-    assert image_reference(found[0].image).file == str(root / "vg" / "images2.zip" / "VG_100K_2" / "8.jpg")
+    examples = read(root)["validation"]
+    assert [e.label for e in examples] == labels
+    assert image_reference(examples[0].image).file == str(root / "vg" / "images2.zip" / "VG_100K_2" / "8.jpg")
 
 
 def test_missing_files_and_images(root: Path, tmp_path: Path) -> None:
@@ -286,9 +286,9 @@ def test_records_of_images_that_are_gone_are_left_out_when_asked_to(root: Path) 
     gone = image_reference(whole["train"][0].image).file
     Path(gone).unlink()
     assert "--option missing=skip" in str(refused(root).hint)
-    kept = read(root, missing="skip")
-    assert [e.id for e in kept["train"]] == [e.id for e in whole["train"] if image_reference(e.image).file != gone]
+    splits = read(root, missing="skip")
+    assert [e.id for e in splits["train"]] == [e.id for e in whole["train"] if image_reference(e.image).file != gone]
     Path(gone).touch()  # as a download that failed leaves it
-    assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in kept["train"]]
-    told = SherlockReader(SherlockOptions(missing="skip")).check(root, "inference", False).remarks
-    assert any("left out because their images are missing" in remark for remark in told)
+    assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in splits["train"]]
+    notes = SherlockReader(SherlockOptions(missing="skip")).check(root, "inference", False).remarks
+    assert any("left out because their images are missing" in remark for remark in notes)

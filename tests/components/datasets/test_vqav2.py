@@ -213,8 +213,8 @@ def test_truncated_image(root: Path) -> None:
 
 
 def test_unanswered_questions_and_unusual_numbers_of_answers(tmp_path: Path) -> None:
-    asked = {1: (5, "why?", []), 2: (5, "who?", [" "] * 10), 3: (5, " how\n many? ", ["two", "two", "3"])}
-    root = write_vqa(tmp_path, {"train": asked, "val": {4: (6, "where?", ["here"] * 10)}})
+    questions = {1: (5, "why?", []), 2: (5, "who?", [" "] * 10), 3: (5, " how\n many? ", ["two", "two", "3"])}
+    root = write_vqa(tmp_path, {"train": questions, "val": {4: (6, "where?", ["here"] * 10)}})
     examples = read(root)["train"]
     assert [(e.id, e.label, e.question, e.references) for e in examples] == [
         (3, "two", "how many?", ("two", "two", "3"))

@@ -49,9 +49,9 @@ def copy(official: Path, tmp_path: Path) -> Path:
                 "question": text,
                 "image": {"bytes": vqa_image(official, split, i).read_bytes(), "path": f"{i}.jpg"},
             }
-            for q, (i, text, answers) in asked.items()
+            for q, (i, text, answers) in entries.items()
         ]
-        for split, asked in ASKED.items()
+        for split, entries in ASKED.items()
     }
     return write_parquet(tmp_path / "copy", splits, FEATURES, shards=1)
 

@@ -25,10 +25,10 @@ def root(tmp_path: Path) -> Path:
 
 def ids_of(root: Path, split: str = "validation", **options: Any) -> list[int]:
     reader = VQAv2SubReader(VQAv2SubOptions(**options)) if options else VQAv2Reader()
-    for found in reader.read(root, "vqa", Path("unused"), SilentProgress()):
-        examples = list(found.examples)
-        assert found.count == len(examples)
-        if found.name == split:
+    for splits in reader.read(root, "vqa", Path("unused"), SilentProgress()):
+        examples = list(splits.examples)
+        assert splits.count == len(examples)
+        if splits.name == split:
             return [example.id for example in examples]
     raise AssertionError(f"no split {split}")
 

@@ -71,4 +71,4 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
 def _known(address: str) -> Callable[[str], str]:
     """Looks addresses up without starting Python anew for one that is known to answer."""
     look_up = ray_cluster._address
-    return lambda given: given if given == address else look_up(given)
+    return lambda arguments: arguments if arguments == address else look_up(arguments)

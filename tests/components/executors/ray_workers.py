@@ -35,7 +35,7 @@ class Done:
     unit: str
     pid: int
     node: str
-    told: tuple[str, ...]
+    announced: tuple[str, ...]
 
 
 @dataclass
@@ -45,11 +45,11 @@ class Worker:
     was begun."""
 
     folder: Path
-    told: list[str] = field(default_factory=list)
+    announced: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ("the session's own note",)
 
     def expect(self, unit: str) -> None:
-        self.told.append(unit)
+        self.announced.append(unit)
 
     def __call__(self, unit: str) -> Done:
         kind = unit.partition(" ")[0]
@@ -59,7 +59,7 @@ class Worker:
             raise ValueError(f"{kind}\nis not good")
         (self.folder / "begun").touch()
         time.sleep(0.5 if kind == "slow" else 0.05)
-        return Done(unit, os.getpid(), node(), tuple(self.told))
+        return Done(unit, os.getpid(), node(), tuple(self.announced))
 
     def close(self, finished: bool) -> None:
         (self.folder / f"closed-{os.getpid()}").write_text(str(finished))

@@ -56,7 +56,7 @@ def test_without_ray_one_line_says_what_to_install() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "cpus", "gpus", "asked", "count"),
+    ("nodes", "cpus", "gpus", "requested", "count"),
     [
         ([HEAD], 1, None, None, 1),
         ([HEAD, HEAD], 1, None, None, 2),
@@ -70,8 +70,8 @@ def test_without_ray_one_line_says_what_to_install() -> None:
         ([GPUS], 1, None, 12, 12),
     ],
 )
-def test_the_number_of_workers(nodes: list[Node], cpus: float, gpus: float, asked: int, count: int) -> None:
-    assert worker_count(nodes, needs(nodes, cpus, gpus), asked) == count
+def test_the_number_of_workers(nodes: list[Node], cpus: float, gpus: float, requested: int, count: int) -> None:
+    assert worker_count(nodes, needs(nodes, cpus, gpus), requested) == count
 
 
 def test_what_no_node_can_hold_is_refused_with_what_there_is() -> None:
@@ -187,13 +187,13 @@ def test_what_cannot_be_expected_is_said_by_its_own_unit() -> None:
 
 
 def test_what_is_told_in_the_end_fits_on_a_page() -> None:
-    told = RunNotes()
+    notes = RunNotes()
     for unit in range(1000):
-        told.repeat(f"ValueError: {unit} {'x' * 1000}")
-        told.repeat("OSError: the same")
-        told.death("node", f"cause {unit}")
-        told.line(f"line {unit}")
-    lines = told.lines()
+        notes.repeat(f"ValueError: {unit} {'x' * 1000}")
+        notes.repeat("OSError: the same")
+        notes.death("node", f"cause {unit}")
+        notes.line(f"line {unit}")
+    lines = notes.lines()
     assert len(lines) <= 3 * (MOST_LINES + 1)
     assert max(map(len, lines)) < 400
     assert "work was repeated 1,000 times after: OSError: the same" in lines

@@ -43,14 +43,14 @@ class Until:
 
     holds: Callable[[], bool]
     kind: str = "u"
-    given: list[str] = field(default_factory=list)
+    issued: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[str]:
         end = time.monotonic() + PATIENCE
         while not self.holds():
             assert time.monotonic() < end, "it did not come to pass"
-            self.given.append(f"{self.kind} {len(self.given)}")
-            yield self.given[-1]
+            self.issued.append(f"{self.kind} {len(self.issued)}")
+            yield self.issued[-1]
 
 
 @dataclass
@@ -88,17 +88,17 @@ def eventful(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Event
                 os.kill(result.pid, signal.SIGKILL)
     except FailedUnitsError as error:
         run.failures = error.failures
-    run.units = [*UNITS, *more.given]
+    run.units = [*UNITS, *more.issued]
     return run
 
 
 def loads(folder: Path) -> dict[int, tuple[str, float, float]]:
     """By process: node, begin, end."""
-    found = {}
+    counts = {}
     for path in folder.glob("load-*"):
         node, begun, ended = path.read_text().split()
-        found[int(path.name.partition("-")[2])] = (node, float(begun), float(ended))
-    return found
+        counts[int(path.name.partition("-")[2])] = (node, float(begun), float(ended))
+    return counts
 
 
 def test_every_unit_is_done_once_but_for_the_one_that_cannot_be(eventful: Eventful) -> None:
@@ -128,12 +128,12 @@ def test_both_nodes_work_and_on_each_models_load_one_after_the_other(eventful: E
 
 
 def test_workers_are_told_what_comes_before_it_comes(eventful: Eventful) -> None:
-    assert all(result.unit in result.told for result in eventful.results)
-    ahead = [result for result in eventful.results if result.told[-1] != result.unit]
+    assert all(result.unit in result.announced for result in eventful.results)
+    ahead = [result for result in eventful.results if result.announced[-1] != result.unit]
     assert len(ahead) > len(eventful.units) // 2
     for result in eventful.results:
-        told = [unit for unit in result.told if not unit.startswith(("once", "bad"))]
-        assert len(set(told)) == len(told), "only of a unit that it failed at a worker is told again"
+        announced = [unit for unit in result.announced if not unit.startswith(("once", "bad"))]
+        assert len(set(announced)) == len(announced), "only of a unit that it failed at a worker is told again"
 
 
 def test_workers_are_closed_in_the_end_and_their_processes_end(eventful: Eventful) -> None:
@@ -157,13 +157,13 @@ def test_it_conforms(nodes: TwoNodes) -> None:
 def test_a_node_that_is_lost_takes_no_unit_with_it(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     assert executor.describe()["nodes"] == 2
-    found: list[Done] = []
+    results: list[Done] = []
     lost, back = "", False
     units = Until(lambda: back and executor.status() == "4 of 4 workers")
     try:
         for result in executor.run(Make(tmp_path, 0.0), units):
-            found.append(result)
-            if not lost and len({r.node for r in found}) == 2 and executor.status() == "4 of 4 workers":
+            results.append(result)
+            if not lost and len({r.node for r in results}) == 2 and executor.status() == "4 of 4 workers":
                 lost = nodes.second.node_id
                 nodes.lose_second()
             if lost and not back and "2 lost" in executor.status():
@@ -171,21 +171,21 @@ def test_a_node_that_is_lost_takes_no_unit_with_it(nodes: TwoNodes, tmp_path: Pa
                 back = True
     finally:
         nodes.mend()
-    assert sorted(r.unit for r in found) == sorted(units.given)
+    assert sorted(r.unit for r in results) == sorted(units.issued)
     died = [note for note in executor.notes if note.startswith("2 workers on beta died")]
     assert len(died) == 1, executor.notes
 
 
-def told(executor: RayExecutor) -> list[str]:
+def pending_notes(executor: RayExecutor) -> list[str]:
     """What will be said once the run that goes on is over."""
     return [] if executor._pool is None else executor._pool.notes.lines()
 
 
 def test_a_node_without_the_images_spoils_no_unit(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
-    units = Until(lambda: any("beta" in line and "could do" in line for line in told(executor)))
-    found = list(executor.run(WithoutImages(tmp_path, nodes.second.node_id), units))
-    assert sorted(r.unit for r in found) == sorted(units.given)
+    units = Until(lambda: any("beta" in line and "could do" in line for line in pending_notes(executor)))
+    results = list(executor.run(WithoutImages(tmp_path, nodes.second.node_id), units))
+    assert sorted(r.unit for r in results) == sorted(units.issued)
     assert len(list(tmp_path.glob("spoilt-*"))) <= 12
     notes = [note for note in executor.notes if "beta" in note and "could do" in note]
     assert notes, executor.notes
@@ -195,23 +195,23 @@ def test_a_node_without_the_images_spoils_no_unit(nodes: TwoNodes, tmp_path: Pat
 def test_a_node_where_the_model_is_missing_does_not_end_a_run_that_works(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     line = "a worker could not start on beta: ConfigError: no weights on this machine (put them there)"
-    units = Until(lambda: line in told(executor))
-    found = list(executor.run(WithoutImages(tmp_path, nodes.second.node_id, "load"), units))
-    assert sorted(r.unit for r in found) == sorted(units.given)
+    units = Until(lambda: line in pending_notes(executor))
+    results = list(executor.run(WithoutImages(tmp_path, nodes.second.node_id, "load"), units))
+    assert sorted(r.unit for r in results) == sorted(units.issued)
     assert line in executor.notes
 
 
 def test_workers_that_died_while_they_were_idle_cost_no_tries(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     before = Until(lambda: executor.status() == "4 of 4 workers")
-    found: list[Done] = []
+    results: list[Done] = []
     for result in executor.run(Make(tmp_path, 0.0), chain(before, ["slow one"])):
-        found.append(result)
-        if before.holds() and len(found) == len(before.given):  # one is at work, the others have nothing to do
+        results.append(result)
+        if before.holds() and len(results) == len(before.issued):  # one is at work, the others have nothing to do
             for pid in loads(tmp_path):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-    assert sorted(r.unit for r in found) == sorted([*before.given, "slow one"])
+    assert sorted(r.unit for r in results) == sorted([*before.issued, "slow one"])
     assert len(loads(tmp_path)) > 4
     assert sum(int(n.split()[0]) for n in executor.notes if "died (killed, or crashed)" in n) >= 1
 
@@ -242,7 +242,7 @@ def test_a_pending_worker_does_not_hold_up_the_others(nodes: TwoNodes, tmp_path:
     units = Until(lambda: "2 of 6 workers, 4 starting" in statuses)
     for _ in executor.run(Make(tmp_path, 0.0), chain(units, "abcd")):
         statuses.append(executor.status())
-    assert len(statuses) == len(units.given) + 4
+    assert len(statuses) == len(units.issued) + 4
     with pytest.raises(
         ConfigError, match=r"no node of the cluster can hold a worker of 1 GPU and 1 processor; it has .*alpha: cpu"
     ):
@@ -289,12 +289,12 @@ def test_files_are_shipped_once_to_each_node(nodes: TwoNodes, tmp_path: Path) ->
     (tmp_path / "file.txt").write_text("text ")
     executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     shipped = executor.ship({"file": tmp_path / "file.txt", "folder": tmp_path / "folder"})
-    found: list[tuple[str, str, int, str, str, int]] = []
-    for one in executor.run(ReadShipped(shipped), Until(lambda: len({pid for *_, pid in found}) == 4)):
-        found.append(one)
-    assert {content for *_, content, _, _ in found} == {"text 100000"}
-    assert {threads for *_, threads, _ in found} == {"1"}
-    copies = {(node, path, inode) for node, path, inode, *_ in found}
+    results: list[tuple[str, str, int, str, str, int]] = []
+    for one in executor.run(ReadShipped(shipped), Until(lambda: len({pid for *_, pid in results}) == 4)):
+        results.append(one)
+    assert {content for *_, content, _, _ in results} == {"text 100000"}
+    assert {threads for *_, threads, _ in results} == {"1"}
+    copies = {(node, path, inode) for node, path, inode, *_ in results}
     assert len(copies) == 2, "one for each node, whatever the number of its workers"
     home = [path for _, path, _ in copies if path == str(tmp_path / "file.txt")]
     away = [path for _, path, _ in copies if path != str(tmp_path / "file.txt")]
@@ -322,12 +322,12 @@ def test_a_run_that_is_interrupted_ends_the_ray_that_it_started(nodes: TwoNodes,
     others = set(psutil.Process().children(recursive=True))  # the cluster that all tests share goes on
     executor = RayExecutor(RayOptions(workers=2))
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    found: list[Done] = []
+    results: list[Done] = []
     started: list[psutil.Process] = []
     folders: list[Path] = []
 
     def units() -> Iterator[str]:
-        yield from Until(lambda: bool(found))
+        yield from Until(lambda: bool(results))
         started.extend(set(psutil.Process().children(recursive=True)) - others)
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
         signal.raise_signal(signal.SIGINT)
@@ -335,13 +335,13 @@ def test_a_run_that_is_interrupted_ends_the_ray_that_it_started(nodes: TwoNodes,
 
     def work() -> None:
         for result in executor.run(Make(tmp_path, 0.0), units()):
-            found.append(result)
+            results.append(result)
             folders.append(folder_of_ray(list(set(psutil.Process().children(recursive=True)) - others)))
             assert folders[-1].is_dir()
 
     with pytest.raises(KeyboardInterrupt):
         work()
-    assert {result.pid for result in found} <= {process.pid for process in started}
+    assert {result.pid for result in results} <= {process.pid for process in started}
     wait_until(lambda: all(gone(process) for process in started))
     assert not any(folder.exists() for folder in folders)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers

@@ -28,9 +28,9 @@ def test_a_folder_survives_the_way(files: dict[str, bytes], size: int) -> None:
         assert all(len(piece) == size for piece in pieces[:-1])
         assert sum(map(len, pieces)) == sum(map(len, files.values()))
         unpack(members, iter(pieces), target)
-        found = {str(p.relative_to(target / "folder")): p for p in (target / "folder").rglob("*")}
-        assert {n: p.read_bytes() for n, p in found.items() if p.is_file()} == files
-        assert found["empty"].is_dir()
+        received = {str(p.relative_to(target / "folder")): p for p in (target / "folder").rglob("*")}
+        assert {n: p.read_bytes() for n, p in received.items() if p.is_file()} == files
+        assert received["empty"].is_dir()
 
 
 def test_a_file_is_shipped_under_its_name(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ PAIR = {1: "here", 2: "there"}
 
 
 def taken(queue: UnitQueue, worker: int, crew: Mapping[int, str] = PAIR) -> Ticket:
-    found = queue.take(worker, crew)
-    assert found is not None
-    return found[0]
+    assignment = queue.take(worker, crew)
+    assert assignment is not None
+    return assignment[0]
 
 
 def test_a_worker_gets_what_was_reserved_for_it() -> None:
@@ -156,11 +156,11 @@ class Day:
         while True:
             crew = {w: n for w, n in self.nodes.items() if not queue.blamed(w) and not queue.blamed_node(n)}
             for worker in crew:
-                found = None if any(worker == w for _, w, _ in busy) else queue.take(worker, crew)
-                if found is not None:
+                assignment = None if any(worker == w for _, w, _ in busy) else queue.take(worker, crew)
+                if assignment is not None:
                     queue.reserve(worker, crew)
                     lasts = 0.01 if self.broken(worker) else 1 + worker / 100
-                    heapq.heappush(busy, (self.seconds + lasts, worker, found[0]))
+                    heapq.heappush(busy, (self.seconds + lasts, worker, assignment[0]))
             if not busy:
                 return
             self.seconds, worker, ticket = heapq.heappop(busy)
@@ -220,9 +220,9 @@ def test_every_unit_ends_once_whatever_happens(
     for place, what in itertools.chain(events, itertools.cycle([(p, "done") for p in range(4)])):
         for worker in crew:
             at = {w: f"node {w % nodes}" for w in crew}
-            found = None if worker in busy else queue.take(worker, at)
-            if found is not None:
-                busy[worker] = found[0]
+            assignment = None if worker in busy else queue.take(worker, at)
+            if assignment is not None:
+                busy[worker] = assignment[0]
                 queue.reserve(worker, at)
         if not busy:
             break

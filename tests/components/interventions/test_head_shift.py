@@ -32,8 +32,8 @@ def random_shifts(model: Any, scale: float = 2.0) -> HeadShifts:
 
 
 def shift_file(model: Any, folder: Path, scale: float = 2.0, **changed: Tensor) -> Path:
-    made = random_shifts(model, scale)
-    tensors = {"vectors": made.vectors, "weights": made.weights, "biases": made.biases} | changed
+    shifts = random_shifts(model, scale)
+    tensors = {"vectors": shifts.vectors, "weights": shifts.weights, "biases": shifts.biases} | changed
     files.save_intervention(folder / "v.safetensors", "mimic", model.base_model(), {"shots": 2}, tensors)
     return folder / "v.safetensors"
 
@@ -84,15 +84,15 @@ def test_it_can_stand_for_keys_and_values_of_demonstrations() -> None:
     torch.manual_seed(0)
     model = ToyModel(layers=1, width=6, heads=1)
     layer: Any = model.layers[0]
-    shown, own = torch.randn(5, 6), torch.randn(1, 6)
+    demonstrations, own = torch.randn(5, 6), torch.randn(1, 6)
 
     def attended(query: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         weights = (layer.k(states) @ query / 6**0.5).exp()
         return weights @ layer.v(states) / weights.sum(), weights.sum()
 
     query = layer.q(own)[0]
-    whole, _ = attended(query, torch.cat([shown, own]))
-    (before, z1), (alone, z2) = attended(query, shown), attended(query, own)
+    whole, _ = attended(query, torch.cat([demonstrations, own]))
+    (before, z1), (alone, z2) = attended(query, demonstrations), attended(query, own)
     bias = (z1.log() - z2.log())[None, None]
     shifts = HeadShifts((before - alone)[None, None], torch.zeros(1, 1, 6), bias)
     with shifting_heads(model, lambda: shifts):  # type: ignore[arg-type]
@@ -122,10 +122,10 @@ def test_vectors_of_zero_change_nothing(case: Case) -> None:
 def test_a_batch_of_n_equals_n_single_runs_and_everything_is_as_before_afterwards(case: Case, tmp_path: Path) -> None:
     model, prompts = case
     before, modules = model.score(prompts, 4), modules_of(model)
-    made = HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path)))
+    intervention = HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path)))
     options = GenerationOptions(6, 3)
     plain = model.generate(prompts, options, 4)
-    with made.applied(model):
+    with intervention.applied(model):
         alone = [model.score([p], 1)[0].log_prob for p in prompts]
         assert [s.log_prob for s in model.score(prompts, 4)] == pytest.approx(alone, abs=1e-3)
         answers = [model.generate([p], options, 1)[0] for p in prompts]
@@ -133,7 +133,7 @@ def test_a_batch_of_n_equals_n_single_runs_and_everything_is_as_before_afterward
     assert max(abs(a - b.log_prob) for a, b in zip(alone, before, strict=True)) > 0.1
     assert model.score(prompts, 4) == before
     assert model.generate(prompts, options, 4) == plain
-    with pytest.raises(RuntimeError, match="stop"), made.applied(model):
+    with pytest.raises(RuntimeError, match="stop"), intervention.applied(model):
         raise RuntimeError("stop")
     assert modules_of(model) == modules
     assert model.score(prompts, 4) == before
@@ -144,13 +144,13 @@ def test_generating_with_a_cache_equals_generating_without(
     case: Case, beams: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts = case
-    made, options = (
+    intervention, options = (
         HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path))),
         GenerationOptions(6, beams),
     )
     generate, lengths = model.model.generate, []
     seen = model.attention_heads()[0].query.register_forward_hook(lambda m, i, out: lengths.append(out.shape[1]))
-    with seen, made.applied(model):
+    with seen, intervention.applied(model):
         cached = model.generate(prompts, options, 4)
         assert lengths[-1] == 1
         monkeypatch.setattr(model.model, "generate", lambda *a, **kw: generate(*a, **{**kw, "use_cache": False}))
@@ -162,8 +162,8 @@ def test_gradients_are_the_same_when_layers_are_computed_twice(case: Case) -> No
     model, prompts = case
     actual = []
     for twice in (False, True):
-        made = random_shifts(model)
-        parts = [p.clone().requires_grad_() for p in (made.vectors, made.weights, made.biases)]
+        shifts = random_shifts(model)
+        parts = [p.clone().requires_grad_() for p in (shifts.vectors, shifts.weights, shifts.biases)]
         layers = getattr(model, "checkpointed_layers", model.decoder_layers)() if twice else ()
         with checkpointed(layers), shifting_heads(model, lambda parts=parts: HeadShifts(*parts)):
             logits_of(model, prompts).logsumexp(-1).sum().backward()
@@ -204,17 +204,17 @@ def test_queries_that_are_made_elsewhere_are_one_clear_line() -> None:
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     model: Any = ToyModel()
-    made = HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path)))
+    intervention = HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path)))
     shifts, x = random_shifts(model), torch.randn(2, 5, 8)
-    assert isinstance(made, Intervention)
-    assert made.everywhere
-    assert made.parameters == 2 * 2 * (4 + 4 + 1)
-    assert made.about == {"shots": 2}
+    assert isinstance(intervention, Intervention)
+    assert intervention.everywhere
+    assert intervention.parameters == 2 * 2 * (4 + 4 + 1)
+    assert intervention.about == {"shots": 2}
     with shifting_heads(model, lambda: shifts):
         expected = model(x)
-    with made.applied(model):
+    with intervention.applied(model):
         assert torch.equal(model(x), expected)
-    digest = made.identity()
+    digest = intervention.identity()
     assert digest == HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path))).identity()
     assert digest != HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path, 1.0))).identity()
 
@@ -228,9 +228,9 @@ def test_damaged_files_and_other_models_are_one_clear_line(tmp_path: Path) -> No
     wide = {"vectors": torch.zeros(2, 4, 2), "weights": torch.zeros(2, 4, 2), "biases": torch.zeros(2, 4)}
     with pytest.raises(StoreError, match="4 heads of width 2 in 2 layers"):
         HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path, **wide))).check(model)
-    made = HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path)))
+    intervention = HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path)))
     with pytest.raises(ConfigError, match=r"trained for toy \(layers: 2\)"):
-        made.check(ToyModel(layers=3))  # type: ignore[arg-type]
+        intervention.check(ToyModel(layers=3))  # type: ignore[arg-type]
     other: Any = ToyModel()
     other.layers[1].heads = 4
     with pytest.raises(ConfigError, match="differ in the number or width"):

@@ -49,9 +49,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         )
     )
     start = "<s>" if request.param == "llama" else ""
-    made = [f"{start}Input:what is {'a ' * k}red bar Label:" for k in (1, 2, 3, 0)]
+    texts = [f"{start}Input:what is {'a ' * k}red bar Label:" for k in (1, 2, 3, 0)]
     return text, [
-        Prompt(line, (), f"blue frame{end}") for line, end in zip(made, ("", "\n", " block", ""), strict=True)
+        Prompt(line, (), f"blue frame{end}") for line, end in zip(texts, ("", "\n", " block", ""), strict=True)
     ]
 
 
@@ -77,13 +77,13 @@ def outputs_of(module: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> I
         handle.remove()
 
 
-def by_hand(made: LastTokenVector, place: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def by_hand(intervention: LastTokenVector, place: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """The change of one prompt whose last token is in column `place` of a pass over the whole text."""
-    vector = made._stored.tensors["vector"]
+    vector = intervention._stored.tensors["vector"]
 
     def change(states: torch.Tensor) -> torch.Tensor:
         changed = states.clone()
-        if made.method == "task-vector":
+        if intervention.method == "task-vector":
             changed[:, place] = vector.to(states.dtype)
         else:
             changed[:, place:] = states[:, place:] + vector.to(states.dtype)
@@ -97,11 +97,11 @@ def length_of(model: Any, prompt: Prompt) -> int:
     return int(model.answer_batch([replace(prompt, target=prompt.target or "x")], None).lasts[0]) + 1
 
 
-def plain_greedy(model: TextModel, made: LastTokenVector, text: str, tokens: int) -> str:
+def plain_greedy(model: TextModel, intervention: LastTokenVector, text: str, tokens: int) -> str:
     """Greedy decoding without a cache, token by token."""
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
     start = len(ids)
-    with torch.no_grad(), outputs_of(model.decoder_layers()[LAYER], by_hand(made, start - 1)):
+    with torch.no_grad(), outputs_of(model.decoder_layers()[LAYER], by_hand(intervention, start - 1)):
         while len(ids) < start + tokens and (len(ids) == start or ids[-1] not in model.end_tokens):
             ids = [*ids, int(model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())]
     return str(model.tokenizer.decode(ids[start:], skip_special_tokens=True))
@@ -112,11 +112,11 @@ def test_greedy_answers_equal_decoding_by_hand(case: Case, method: str, tmp_path
     model, prompts = case
     if not isinstance(model, TextModel):
         pytest.skip("text alone is decoded by hand")
-    made = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method)))
+    intervention = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method)))
     options = GenerationOptions(6, 1)
     plain = model.generate(prompts, options, 4)
-    expected = [plain_greedy(model, made, prompt.text, 6) for prompt in prompts]
-    with made.applied(model):
+    expected = [plain_greedy(model, intervention, prompt.text, 6) for prompt in prompts]
+    with intervention.applied(model):
         assert model.generate(prompts, options, 4) == expected
         assert model.generate(prompts, options, 1) == expected
     assert plain != expected
@@ -129,7 +129,7 @@ def test_answers_equal_those_of_single_prompts_with_hooks_told_where_they_end(
     case: Case, method: str, beams: int, tmp_path: Path
 ) -> None:
     model, prompts = case
-    made = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method)))
+    intervention = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method)))
     options = GenerationOptions(6, beams)
     plain, expected = model.generate(prompts, options, 1), []
     for prompt in prompts:
@@ -137,13 +137,13 @@ def test_answers_equal_those_of_single_prompts_with_hooks_told_where_they_end(
 
         def change(states: torch.Tensor, length: int = length) -> torch.Tensor:
             if states.shape[1] == length:
-                return by_hand(made, length - 1)(states)
-            return states if method == "task-vector" else by_hand(made, 0)(states)
+                return by_hand(intervention, length - 1)(states)
+            return states if method == "task-vector" else by_hand(intervention, 0)(states)
 
         with outputs_of(model.decoder_layers()[LAYER], change):
             expected += model.generate([prompt], options, 1)
     assert plain != expected
-    with made.applied(model):
+    with intervention.applied(model):
         for batch_size in (1, 2, 4):
             assert model.generate(prompts, options, batch_size) == expected
         single = GenerationOptions(1, beams)
@@ -151,7 +151,7 @@ def test_answers_equal_those_of_single_prompts_with_hooks_told_where_they_end(
     configuration = model.model.generation_config
     configuration.use_cache = False
     try:
-        with made.applied(model):
+        with intervention.applied(model):
             assert model.generate(prompts, options, 4) == expected
             # after an answer of one token, a prompt that is longer by a token is not taken for its next pass
             assert [model.generate([prompt], single, 1) for prompt in prompts] == short
@@ -163,8 +163,8 @@ def test_answers_equal_those_of_single_prompts_with_hooks_told_where_they_end(
 @pytest.mark.parametrize("method", METHODS)
 def test_the_next_layer_sees_the_change_at_the_prompts_end(case: Case, method: str, tmp_path: Path) -> None:
     model, prompts = case
-    made = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method, layer=0)))
-    vector, layers = made._stored.tensors["vector"], model.decoder_layers()
+    intervention = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method, layer=0)))
+    vector, layers = intervention._stored.tensors["vector"], model.decoder_layers()
     before: list[torch.Tensor] = []
     seen: list[torch.Tensor] = []
 
@@ -173,7 +173,7 @@ def test_the_next_layer_sees_the_change_at_the_prompts_end(case: Case, method: s
 
     handles = [layers[0].register_forward_hook(keep)]  # put on first, so it sees the output as it was
     try:
-        with made.applied(model):
+        with intervention.applied(model):
             handles.append(layers[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])))
             model.generate(prompts[:3], GenerationOptions(3, 1), 3)
     finally:
@@ -191,12 +191,14 @@ def test_the_next_layer_sees_the_change_at_the_prompts_end(case: Case, method: s
 
 def test_a_prompt_may_be_a_single_token(case: Case, tmp_path: Path) -> None:
     model, _ = case
-    made = LastTokenVector(StoredOptions(method="task-vector", file=vector_file(model, tmp_path, "task-vector")))
+    intervention = LastTokenVector(
+        StoredOptions(method="task-vector", file=vector_file(model, tmp_path, "task-vector"))
+    )
     single = Prompt("a", (), "x")
     assert length_of(model, single) == 1
-    options, hidden = GenerationOptions(4, 1), made._stored.tensors["vector"]
+    options, hidden = GenerationOptions(4, 1), intervention._stored.tensors["vector"]
     seen: list[torch.Tensor] = []
-    with made.applied(model):
+    with intervention.applied(model):
         handle = model.decoder_layers()[LAYER].register_forward_hook(
             lambda module, inputs, output: seen.append(output[0] if isinstance(output, tuple) else output)
         )
@@ -214,13 +216,13 @@ def test_a_prompt_may_be_a_single_token(case: Case, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_scores_equal_those_with_hooks_told_where_prompts_end(case: Case, method: str, tmp_path: Path) -> None:
     model, prompts = case
-    made = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method)))
+    intervention = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method)))
     plain = model.score(prompts, 4)
     expected = []
     for prompt in prompts:
-        with outputs_of(model.decoder_layers()[LAYER], by_hand(made, length_of(model, prompt) - 1)):
+        with outputs_of(model.decoder_layers()[LAYER], by_hand(intervention, length_of(model, prompt) - 1)):
             expected += model.score([prompt], 1)
-    with made.applied(model):
+    with intervention.applied(model):
         for batch_size in (1, 3, 4):
             for actual, score in zip(model.score(prompts, batch_size), expected, strict=True):
                 assert actual.tokens == score.tokens
@@ -232,12 +234,12 @@ def test_scores_equal_those_with_hooks_told_where_prompts_end(case: Case, method
 
 def test_nothing_is_left_after_an_exception(case: Case, tmp_path: Path) -> None:
     model, prompts = case
-    made = LastTokenVector(
+    intervention = LastTokenVector(
         StoredOptions(method="function-vector", file=vector_file(model, tmp_path, "function-vector"))
     )
     before = model.score(prompts, 2)
     for broken in (lambda: model.score([replace(prompts[0], target="")], 1), lambda: 1 / 0):
-        with pytest.raises((ValueError, ZeroDivisionError)), made.applied(model):
+        with pytest.raises((ValueError, ZeroDivisionError)), intervention.applied(model):
             broken()
         assert model.score(prompts, 2) == before
         assert not model.decoder_layers()[LAYER]._forward_hooks
@@ -265,9 +267,13 @@ def test_states_keep_their_precision() -> None:
 def test_a_file_of_another_model_method_or_layer_is_refused(case: Case, tmp_path: Path) -> None:
     model, _ = case
     path = vector_file(model, tmp_path, "task-vector")
-    made = LastTokenVector(StoredOptions(method="task-vector", file=path))
-    made.check(model)
-    assert (made.everywhere, made.layer, made.parameters) == (False, LAYER, model.base_model().width + 1)
+    intervention = LastTokenVector(StoredOptions(method="task-vector", file=path))
+    intervention.check(model)
+    assert (intervention.everywhere, intervention.layer, intervention.parameters) == (
+        False,
+        LAYER,
+        model.base_model().width + 1,
+    )
     with pytest.raises(StoreError, match="was written by `icltool train task-vector`"):
         LastTokenVector(StoredOptions(method="function-vector", file=path))
     base = model.base_model()
@@ -297,7 +303,8 @@ def test_made_by_name(case: Case, tmp_path: Path) -> None:
 
     model, _ = case
     for method in METHODS:
-        made = component("interventions", method, file=vector_file(model, tmp_path, method))
+        intervention = component("interventions", method, file=vector_file(model, tmp_path, method))
         assert (
-            made.identity() == LastTokenVector(StoredOptions(method=method, file=tmp_path / "v.safetensors")).identity()
+            intervention.identity()
+            == LastTokenVector(StoredOptions(method=method, file=tmp_path / "v.safetensors")).identity()
         )

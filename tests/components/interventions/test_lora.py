@@ -31,10 +31,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def random_adapters(model: Any, targets: tuple[str, ...] = TARGETS, scale: float = 0.3) -> LowRankAdapters:
-    made, drawn = LowRankAdapters(model, targets, RANK, ALPHA), torch.Generator().manual_seed(1)
-    for weight in made.weights().values():
+    adapters, drawn = LowRankAdapters(model, targets, RANK, ALPHA), torch.Generator().manual_seed(1)
+    for weight in adapters.weights().values():
         weight.data = scale * torch.randn(weight.shape, generator=drawn)
-    return made
+    return adapters
 
 
 def adapter_file(model: Any, folder: Path, scale: float = 0.3, **changed: Any) -> Path:
@@ -47,16 +47,16 @@ def adapter_file(model: Any, folder: Path, scale: float = 0.3, **changed: Any) -
 @contextmanager
 def merged(model: Any, weights: dict[str, Tensor]) -> Iterator[None]:
     """The twin: W + (alpha / rank) B A in place of each weight."""
-    kept = []
+    parts = []
     for name in {key.rpartition(".")[0] for key in weights}:
         layer, target = name.split(".")
         linear = getattr(model.attention_heads()[int(layer)], target)
-        kept.append((linear, linear.weight.data))
+        parts.append((linear, linear.weight.data))
         linear.weight.data = linear.weight + ALPHA / RANK * weights[f"{name}.B"] @ weights[f"{name}.A"]
     try:
         yield
     finally:
-        for linear, weight in kept:
+        for linear, weight in parts:
             linear.weight.data = weight
 
 
@@ -101,8 +101,8 @@ def test_a_batch_of_n_equals_n_single_runs_and_no_trace_is_left(case: Case, tmp_
     model, prompts = case
     options = GenerationOptions(6, 3)
     before, plain, modules = model.score(prompts, 4), model.generate(prompts, options, 4), modules_of(model)
-    made = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path)))
-    with made.applied(model):
+    intervention = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path)))
+    with intervention.applied(model):
         assert modules_of(model) != modules
         alone = [model.score([p], 1)[0].log_prob for p in prompts]
         assert [s.log_prob for s in model.score(prompts, 4)] == pytest.approx(alone, abs=1e-3)
@@ -110,7 +110,7 @@ def test_a_batch_of_n_equals_n_single_runs_and_no_trace_is_left(case: Case, tmp_
         assert model.generate(prompts, options, 4) == answers
     assert max(abs(a - b.log_prob) for a, b in zip(alone, before, strict=True)) > 0.05
     assert model.generate(prompts, options, 4) == plain
-    with pytest.raises(RuntimeError, match="stop"), made.applied(model):
+    with pytest.raises(RuntimeError, match="stop"), intervention.applied(model):
         raise RuntimeError("stop")
     assert modules_of(model) == modules
     assert model.score(prompts, 4) == before
@@ -121,9 +121,12 @@ def test_generating_with_a_cache_equals_generating_without(
     case: Case, beams: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts = case
-    made, options = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))), GenerationOptions(6, beams)
+    intervention, options = (
+        LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))),
+        GenerationOptions(6, beams),
+    )
     generate = model.model.generate
-    with made.applied(model):
+    with intervention.applied(model):
         cached = model.generate(prompts, options, 4)
         monkeypatch.setattr(model.model, "generate", lambda *a, **kw: generate(*a, **{**kw, "use_cache": False}))
         assert model.generate(prompts, options, 4) == cached
@@ -168,21 +171,22 @@ def test_weights_that_want_gradients_go_on_wanting_them() -> None:
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     model: Any = ToyModel()
-    made, x = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))), torch.randn(2, 5, 8)
-    assert isinstance(made, Intervention)
-    assert made.everywhere
-    assert made.parameters == 2 * 3 * (3 * 8 + 8 * 3)
+    intervention, x = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))), torch.randn(2, 5, 8)
+    assert isinstance(intervention, Intervention)
+    assert intervention.everywhere
+    assert intervention.parameters == 2 * 3 * (3 * 8 + 8 * 3)
     with random_adapters(model).injected():
         expected = model(x)
     state = torch.get_rng_state()
-    with made.applied(model), torch.enable_grad():
+    with intervention.applied(model), torch.enable_grad():
         actual = model(x)
     assert torch.equal(actual, expected)
     assert not actual.requires_grad
     assert torch.equal(torch.get_rng_state(), state)
-    assert made.identity() == LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))).identity()
+    assert intervention.identity() == LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))).identity()
     assert (
-        made.identity() != LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path, scale=0.2))).identity()
+        intervention.identity()
+        != LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path, scale=0.2))).identity()
     )
 
 
@@ -196,8 +200,8 @@ def test_damaged_files_and_other_models_are_one_clear_line(tmp_path: Path) -> No
         ({"targets": ["query"]}, "'0.output.A' is missing or unexpected"),
         ({"rank": 2}, "'0.query.A' has the shape"),
     ):
-        made = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path, **changed)))
-        with pytest.raises(StoreError, match=message), made.applied(model):
+        intervention = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path, **changed)))
+        with pytest.raises(StoreError, match=message), intervention.applied(model):
             pass
     with pytest.raises(ConfigError, match=r"trained for toy \(layers: 2\)"):
         LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))).check(ToyModel(layers=3))  # type: ignore[arg-type]
@@ -205,12 +209,12 @@ def test_damaged_files_and_other_models_are_one_clear_line(tmp_path: Path) -> No
 
 def test_without_peft_one_line_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = ToyModel()
-    made = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path)))
+    intervention = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path)))
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match="not installed") as caught:
-        made.check(model)
+        intervention.check(model)
     assert "pip install 'icltool[lora]'" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="not installed"), made.applied(model):
+    with pytest.raises(ConfigError, match="not installed"), intervention.applied(model):
         pass
 
 

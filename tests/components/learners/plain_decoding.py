@@ -37,9 +37,9 @@ def plain_beam(
     sums = torch.zeros((batch, 1), dtype=torch.float64)
     for step in range(shots):
         held, flat = rows.shape[1], rows.flatten(0, 1)
-        asked = {m: values.repeat_interleave(held, 0) for m, values in query.items()}
+        queries = {m: values.repeat_interleave(held, 0) for m, values in query.items()}
         shut = closed.repeat_interleave(held, 0).scatter(1, flat, True)
-        scores = model.scores(_last_hidden(model, asked, table, tokens, flat), targets).masked_fill(shut, -torch.inf)
+        scores = model.scores(_last_hidden(model, queries, table, tokens, flat), targets).masked_fill(shut, -torch.inf)
         totals = (sums.unsqueeze(-1) + scores.log_softmax(-1).view(batch, held, examples)).flatten(1)
         order = totals.round(decimals=DECIMALS).sort(descending=True, stable=True).indices[:, :beams]
         sums = totals.gather(1, order)

@@ -95,11 +95,11 @@ def make_training_set(
 ) -> TrainingSet:
     """For each query `beams` sequences out of its six nearest rows, with positive scores."""
     rng = np.random.default_rng(seed)
-    asked = np.arange(len(index)) if queries is None else np.sort(rng.permutation(len(index))[:queries])
-    icds = [rng.permutation(best_rows(index, q, 6))[:shots] for q in asked for _ in range(beams)]
+    query_rows = np.arange(len(index)) if queries is None else np.sort(rng.permutation(len(index))[:queries])
+    icds = [rng.permutation(best_rows(index, q, 6))[:shots] for q in query_rows for _ in range(beams)]
     return TrainingSet(
         index=index,
-        query_rows=np.repeat(asked, beams).astype(np.int64),
+        query_rows=np.repeat(query_rows, beams).astype(np.int64),
         icd_rows=np.array(icds, dtype=np.int64),
         scores=rng.uniform(0.1, 1.0, len(icds)),
         provenance={"dataset": "synthetic", "encoder": "none-at-all", "encoder_fingerprint": "f00d"},

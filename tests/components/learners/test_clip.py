@@ -20,7 +20,7 @@ from icltool.components.learners.lever_lm.clip import BatchTable, OnlineClip, Op
 from icltool.components.learners.lever_lm.learner import LeverLM
 from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.rows import EvenBatches, RowDataset, Vocabulary, build_rows
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component
 from tests.components.learners.images import SMALL, arrays, tiny_clip, training_set
@@ -61,8 +61,8 @@ def test_only_the_towers_that_are_not_frozen_learn(small_world: Path, tmp_path: 
     before = {m: tiny_clip().tower(m).state_dict() for m in ("image", "text")}
     for freeze, trained in (("none", {"image", "text"}), ("image", {"text"}), ("text", {"image"})):
         _, weights = train(tmp_path / freeze, small_world, freeze=freeze)
-        kept = {name.split(".")[1] for name in weights if name.startswith("clip.")}
-        assert kept == trained
+        towers = {name.split(".")[1] for name in weights if name.startswith("clip.")}
+        assert towers == trained
         for modality in trained:
             own = {
                 n.removeprefix(f"clip.{modality}."): t for n, t in weights.items() if n.startswith(f"clip.{modality}.")
@@ -136,7 +136,7 @@ def test_a_tower_without_gradient_checkpointing_is_named() -> None:
     encoder = tiny_clip()
     encoder.tower = lambda modality: NoCheckpointing(2, 2)  # type: ignore[method-assign]
     with pytest.raises(ConfigError, match=r"tower of encoder 'tiny-clip' does not support gradient checkpointing"):
-        build_clip(encoder, made("lever-lm", LeverLMOptions, {"freeze": "none", "grad_checkpointing": True}))
+        build_clip(encoder, options_from("lever-lm", LeverLMOptions, {"freeze": "none", "grad_checkpointing": True}))
 
 
 def test_frozen_towers_stay_in_evaluation_mode() -> None:
@@ -207,8 +207,8 @@ def test_a_batch_table_is_the_whole_table_for_the_batchs_rows(data: st.DataObjec
     whole = torch.tensor(codes, dtype=torch.float32)[:, None] * torch.tensor([1.0, -2.0])
     features = torch.tensor(distinct, dtype=torch.float32)[:, None] * torch.tensor([1.0, -2.0])
     table = BatchTable(Opened(torch.tensor(rows), places, torch.empty(0)), features)
-    asked = torch.tensor(data.draw(st.lists(st.sampled_from(rows), min_size=2, max_size=12))).reshape(-1, 1)
-    assert torch.equal(table[asked], whole[asked])
+    batch = torch.tensor(data.draw(st.lists(st.sampled_from(rows), min_size=2, max_size=12))).reshape(-1, 1)
+    assert torch.equal(table[batch], whole[batch])
     assert table[torch.tensor([examples + 5, 0])].shape == (2, 2)
 
 

@@ -37,15 +37,15 @@ encoders = partial(component, "encoders")
 @pytest.fixture(scope="module")
 def folders(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The checkpoint folder of a recipe, trained when first asked for."""
-    made: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
 
     def folder(recipe: str) -> Path:
-        if recipe not in made:
-            made[recipe] = tmp_path_factory.mktemp("selector")
+        if recipe not in by_name:
+            by_name[recipe] = tmp_path_factory.mktemp("selector")
             learner = LeverLM(LeverLMOptions(**SMALL, **RECIPES[recipe], epochs=2, lr=1e-3))
             data = training_set(arrays(small_world, learner.needs)[0], tiny_clip())
-            learner.train(data, made[recipe], 0, RecordingProgress())
-        return made[recipe]
+            learner.train(data, by_name[recipe], 0, RecordingProgress())
+        return by_name[recipe]
 
     return folder
 
@@ -72,10 +72,10 @@ def test_it_chooses_as_a_selector_that_is_given_its_towers_features(
     selector = LeverLMSelector.load(folder, device="cpu", build_encoder=encoders)
     trained = selector.options.trained
     index, queries = arrays(small_world, selector.needs)
-    whole, asked = arrays(small_world)
+    whole, query_arrays = arrays(small_world)
     filled = [
         dataclasses.replace(a, **{m: by_hand(folder, m, a.images if m == "image" else a.texts) for m in trained})
-        for a in (whole, asked)
+        for a in (whole, query_arrays)
     ]
     plain = LeverLMSelector.load(folder, device="cpu", build_encoder=encoders)
     plain._clip, plain.needs = None, selector.options.reads.needs
@@ -83,7 +83,7 @@ def test_it_chooses_as_a_selector_that_is_given_its_towers_features(
     expected = plain.decode(filled[0], filled[1], 3)
     assert np.array_equal(selector.decode(index, queries, 3), expected)
     frozen = (
-        plain.decode(whole, asked, 3) if recipe == "pointer" else None
+        plain.decode(whole, query_arrays, 3) if recipe == "pointer" else None
     )  # the others know these embeddings for others
     assert frozen is None or not np.array_equal(frozen, expected)
 
@@ -137,7 +137,7 @@ def test_an_index_set_is_encoded_once_and_interrupted_encoding_goes_on(
     index, queries = arrays(small_world, needs)
     index = moved_images(index, tmp_path / "images")
     gone = Path(index.images[-1])
-    kept = gone.read_bytes()
+    content = gone.read_bytes()
     gone.unlink()
 
     def decode() -> np.ndarray[Any, Any]:
@@ -147,7 +147,7 @@ def test_an_index_set_is_encoded_once_and_interrupted_encoding_goes_on(
         decode()
     blocks = sorted(path.name for path in (folder / "features").rglob("image-*/*"))
     assert blocks == ["00000.h5", "00001.h5"]
-    gone.write_bytes(kept)
+    gone.write_bytes(content)
     for path in index.images[:32]:
         Path(path).unlink()
     answer = decode()
@@ -260,14 +260,14 @@ def test_without_an_encoder_the_checkpoint_says_what_it_misses(folders: Callable
 
 
 def test_loading_needs_no_pretrained_weights(folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
 
     def build(name: str, **options: Any) -> Any:
-        asked.append(options)
+        calls.append(options)
         return encoders(name, **options)
 
     LeverLMSelector.load(folders("vqa"), build_encoder=build)
-    assert asked == [{"weights": False, "device": "cpu"}]
+    assert calls == [{"weights": False, "device": "cpu"}]
     with torch.random.fork_rng():
         untrained = tiny_clip(weights=False)
     assert untrained.architecture() == tiny_clip().architecture()

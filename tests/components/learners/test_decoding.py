@@ -22,7 +22,7 @@ from icltool.components.learners.lever_lm.decoding import (
 )
 from icltool.components.learners.lever_lm.model import SelectorModel
 from icltool.components.learners.lever_lm.options import LeverLMOptions
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from tests.components.learners.plain_decoding import plain_beam, plain_greedy
 
 DIM = 8
@@ -31,7 +31,7 @@ DIM = 8
 def parts(network: str, examples: int, queries: int, seed: int = 0, repeated: int = 1, layers: int = 1) -> tuple:
     """(model, query features, index features, tokens, targets); each index vector occurs `repeated` times."""
     torch.manual_seed(seed)
-    options = made(
+    options = options_from(
         "lever-lm", LeverLMOptions, {"network": network, "n_embd": 16, "n_head": 2, "n_layer": layers, "dropout": 0.0}
     )
     model = build_model(examples, DIM, options).double().eval().requires_grad_(False)

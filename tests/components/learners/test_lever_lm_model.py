@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from icltool.components.learners.lever_lm.model import LeverLMModel, feature_tensors
 from icltool.components.learners.lever_lm.options import VARIANTS, LeverLMOptions
 from icltool.components.learners.lever_lm.rows import build_rows
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from icltool.errors import ConfigError, DataError
 from tests.components.learners.synthetic import make_index
 
@@ -28,7 +28,7 @@ def _no_gradients() -> Iterator[None]:
 def small_model(**options: object) -> LeverLMModel:
     torch.manual_seed(0)
     chosen = {"n_embd": 16, "n_head": 2, "n_positions": 16, **options}
-    return LeverLMModel(N, DIM, made("lever-lm", LeverLMOptions, chosen)).double().eval()
+    return LeverLMModel(N, DIM, options_from("lever-lm", LeverLMOptions, chosen)).double().eval()
 
 
 def some_features(rows: int, shots: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

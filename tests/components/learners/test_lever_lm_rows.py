@@ -77,9 +77,9 @@ def test_one_query_cannot_be_split() -> None:
 
 def test_rows_below_the_threshold_are_dropped() -> None:
     data = make_training_set(make_index(30), beams=2)
-    kept = int((data.scores >= 0.5).sum())
+    count = int((data.scores >= 0.5).sum())
     train, validation = training_and_validation(data, Vocabulary(30), 0.5, 0.3, False, 0)
-    assert len(train) + len(validation) == kept < len(data.scores)
+    assert len(train) + len(validation) == count < len(data.scores)
     assert not set(train.queries.tolist()) & set(validation.queries.tolist())
     with pytest.raises(DataError, match="no sequence reaches the threshold 2"):
         training_and_validation(data, Vocabulary(30), 2.0, 0.3, False, 0)

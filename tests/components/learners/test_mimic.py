@@ -79,13 +79,13 @@ def test_the_loss_is_the_one_written_down(data: InterventionSet, relative: bool)
     module = module_of(data, align=0.3, divergence=0.7, hard_loss_weight=0.25, align_relative=relative)
     squares, sizes, divergence, entropy, count = torch.zeros(4), torch.zeros(4), 0.0, 0.0, 0
     for position in (0, 3, 7):
-        _, shown, teacher = hidden_states(data, *module.draws.prompts([position], 2, 0))
+        _, demonstrated, teacher = hidden_states(data, *module.draws.prompts([position], 2, 0))
         with module.student.applied():
             batch, logits, student = hidden_states(data, *module.draws.plain_prompts([position]))
         assert student.shape == teacher.shape == (4, len(batch.tokens), 128)
         squares += (student - teacher).square().sum((1, 2))
         sizes += teacher.square().sum((1, 2))
-        divergence += float((shown.softmax(-1) * (shown.log_softmax(-1) - logits.log_softmax(-1))).sum())
+        divergence += float((demonstrated.softmax(-1) * (demonstrated.log_softmax(-1) - logits.log_softmax(-1))).sum())
         entropy -= float(logits.log_softmax(-1).gather(1, batch.tokens[:, None]).sum())
         count += len(batch.tokens)
     losses = module.losses([0, 3, 7])
@@ -133,8 +133,8 @@ def test_kept_states_equal_fresh_ones_and_the_teacher_reads_each_prompt_once(
             if divergence:
                 keeping.answers(positions, epoch, 1.0)
                 fresh.answers(positions, epoch % 2, 1.0)
-            kept, exact = keeping.states(positions, epoch), fresh.states(positions, epoch % 2)
-            torch.testing.assert_close(kept, exact, atol=1e-4, rtol=1e-4)
+            cached, exact = keeping.states(positions, epoch), fresh.states(positions, epoch % 2)
+            torch.testing.assert_close(cached, exact, atol=1e-4, rtol=1e-4)
     assert keeping.read == 2 * 4  # two draws of four examples
     assert fresh.read == 4 * 5
     assert len(keeping._states) == 2 * 4
@@ -169,8 +169,8 @@ def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
         "vectors": (4, 4, 32), "weights": (4, 4, 32), "biases": (4, 4),
     }  # fmt: skip
     assert stored.about["figures"]["parameters"] == stored.numbers == last["parameters"]
-    made = HeadShift(StoredOptions(method="mimic", file=tmp_path / "last.safetensors"))
-    with made.applied(tiny_model):
+    intervention = HeadShift(StoredOptions(method="mimic", file=tmp_path / "last.safetensors"))
+    with intervention.applied(tiny_model):
         after = tiny_model.score(prompts, 4)
     assert sum(s.mean for s in after) > sum(s.mean for s in before)
     assert "| parameters | 1040 |" in (tmp_path / "README.md").read_text()

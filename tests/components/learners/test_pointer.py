@@ -18,7 +18,7 @@ from icltool.components.learners.lever_lm.pointer import PointerModel
 from icltool.components.learners.lever_lm.rows import Batch, Vocabulary, build_rows
 from icltool.components.learners.lever_lm.selector import LeverLMSelector
 from icltool.contracts import IndexSet, TrainingSet
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component
 from tests.components.learners.synthetic import (
@@ -58,7 +58,7 @@ def pointed(tmp_path_factory: pytest.TempPathFactory) -> tuple[IndexSet, Path]:
 def small(**options: object) -> PointerModel:
     torch.manual_seed(0)
     chosen = {"network": "pointer", "n_embd": 16, "n_head": 2, "projection": 8, **options}
-    model = build_model(30, 16, made("lever-lm", LeverLMOptions, chosen)).double().eval()
+    model = build_model(30, 16, options_from("lever-lm", LeverLMOptions, chosen)).double().eval()
     assert isinstance(model, PointerModel)
     return model
 
@@ -179,10 +179,10 @@ def test_a_variant_without_icd_features_is_refused() -> None:
 
 
 def test_defaults_are_the_networks_own() -> None:
-    options = made("lever-lm", LeverLMOptions, {"network": "pointer"})
+    options = options_from("lever-lm", LeverLMOptions, {"network": "pointer"})
     assert (options.n_embd, options.n_head, options.norm, options.lr) == (128, 4, True, 1e-3)
-    assert made("lever-lm", LeverLMOptions, {"network": "pointer", "lr": "1e-4"}).lr == 1e-4
-    assert made("lever-lm", LeverLMOptions, {}).n_embd == 512
+    assert options_from("lever-lm", LeverLMOptions, {"network": "pointer", "lr": "1e-4"}).lr == 1e-4
+    assert options_from("lever-lm", LeverLMOptions, {}).n_embd == 512
 
 
 def test_the_synthetic_task_is_what_it_says() -> None:

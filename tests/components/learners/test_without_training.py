@@ -80,7 +80,7 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     )
 
 
-def made(data: InterventionSet, method: str, folder: Path, seed: int = 3, **options: Any) -> TrainingOutcome:
+def learn(data: InterventionSet, method: str, folder: Path, seed: int = 3, **options: Any) -> TrainingOutcome:
     outcome: TrainingOutcome = component(
         "learners", method, **{**FEW.get(method, SMALL), **options}
     ).learn_intervention(data, folder, seed, RecordingProgress())
@@ -103,13 +103,15 @@ def ends(
         batch = model.answer_batch([prompt], data.features(prompt.images))
         seen: dict[int, torch.Tensor] = {}
 
-        def keep(place: int, given: Any, output: Any, seen: dict[int, torch.Tensor] = seen) -> None:
-            kept = given[0] if inputs else output
-            seen[place] = (kept[0] if isinstance(kept, tuple) else kept)[0]
+        def keep(place: int, arguments: Any, output: Any, seen: dict[int, torch.Tensor] = seen) -> None:
+            value = arguments[0] if inputs else output
+            seen[place] = (value[0] if isinstance(value, tuple) else value)[0]
 
         with ExitStack() as stack, torch.no_grad():
             for place, module in enumerate(modules):
-                handle = module.register_forward_hook(lambda m, given, output, p=place, k=keep: k(p, given, output))
+                handle = module.register_forward_hook(
+                    lambda m, arguments, output, p=place, k=keep: k(p, arguments, output)
+                )
                 stack.callback(handle.remove)
             model.answer_logits(batch)
         last = int(batch.lasts[0])
@@ -126,7 +128,7 @@ def development_log_prob(data: InterventionSet, intervention: Any) -> float:
 def test_the_task_vector_is_the_mean_state_of_prompts_with_demonstrations(
     data: InterventionSet, tmp_path: Path
 ) -> None:
-    outcome = made(data, "task-vector", tmp_path)
+    outcome = learn(data, "task-vector", tmp_path)
     layers = data.model.decoder_layers()  # type: ignore[attr-defined]
     pool, _ = drawn(data)
     means = ends(data, pool.prompts(range(5), 2), layers).mean(0)
@@ -150,8 +152,8 @@ def effect_by_hand(data: InterventionSet, prompts: Sequence[Prompt], part: Any, 
         batch = model.answer_batch([prompt], data.features(prompt.images))
         columns = slice(head * part.head_width, (head + 1) * part.head_width)
 
-        def replaced(module: Any, given: Any, batch: Any = batch, columns: slice = columns) -> Any:
-            changed = given[0].clone()
+        def replaced(module: Any, arguments: Any, batch: Any = batch, columns: slice = columns) -> Any:
+            changed = arguments[0].clone()
             changed[0, int(batch.lasts[0]), columns] = mean[columns].float()
             return (changed,)
 
@@ -173,7 +175,7 @@ def test_the_function_vector_sums_the_heads_with_the_largest_effect(
     data: InterventionSet, corrupted: str, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"heads": 3, "effect_size": 4, "corrupted": corrupted, "corrupted_shots": 3}
-    outcome = made(data, "function-vector", tmp_path, **options)
+    outcome = learn(data, "function-vector", tmp_path, **options)
     attention = data.model.attention_heads()  # type: ignore[attr-defined]
     pool, _ = drawn(data)
     means = ends(data, pool.prompts(range(5), 2), [part.output for part in attention], inputs=True).mean(0)
@@ -231,7 +233,7 @@ def test_heads_go_through_the_projection_without_its_bias() -> None:
 
 
 def test_in_context_vectors_are_principal_directions_of_the_differences(data: InterventionSet, tmp_path: Path) -> None:
-    outcome = made(data, "icv-pca", tmp_path, strengths="0.05,0.2")
+    outcome = learn(data, "icv-pca", tmp_path, strengths="0.05,0.2")
     modules = data.model.shifted_modules()  # type: ignore[attr-defined]
     pool, _ = drawn(data)
     differences = ends(data, pool.prompts(range(5), 2), modules) - ends(data, pool.plain_prompts(range(5)), modules)
@@ -270,9 +272,9 @@ def test_the_result_does_not_depend_on_the_batch_size_and_the_model_is_as_before
     prompts = drawn(data)[0].plain_prompts(range(3))
     features = data.features(list(dict.fromkeys(path for p in prompts for path in p.images)))
     before = data.model.score(prompts, 3, features)
-    first = made(data, method, tmp_path / "a")
-    same = made(data, method, tmp_path / "b")
-    single = made(replace(data, batch_size=1), method, tmp_path / "c")
+    first = learn(data, method, tmp_path / "a")
+    same = learn(data, method, tmp_path / "b")
+    single = learn(replace(data, batch_size=1), method, tmp_path / "c")
     assert data.model.score(prompts, 3, features) == before
     paths = [outcome.checkpoints["last"] for outcome in (first, same, single)]
     assert read_intervention(paths[0]).about == read_intervention(paths[1]).about
@@ -284,13 +286,13 @@ def test_the_result_does_not_depend_on_the_batch_size_and_the_model_is_as_before
     about = read_intervention(paths[0]).about
     assert (about["shots"], about["seed"], about["dataset"]) == (2, 3, "made here")
     assert about["options"] == component("learners", method, **FEW.get(method, SMALL)).identity()
-    shown = (tmp_path / "a" / card.CARD).read_text()
-    assert f"--method {method}" in shown
-    assert "log_prob without" in shown
+    text = (tmp_path / "a" / card.CARD).read_text()
+    assert f"--method {method}" in text
+    assert "log_prob without" in text
 
 
 def test_another_seed_reads_other_prompts(data: InterventionSet, tmp_path: Path) -> None:
-    one, other = (made(data, "task-vector", tmp_path / str(seed), seed).checkpoints["last"] for seed in (3, 4))
+    one, other = (learn(data, "task-vector", tmp_path / str(seed), seed).checkpoints["last"] for seed in (3, 4))
     assert not torch.equal(read_intervention(one).tensors["vector"], read_intervention(other).tensors["vector"])
 
 
@@ -312,13 +314,13 @@ def test_wrong_options_are_named(method: str) -> None:
 
 
 def test_what_cannot_be_made_leaves_what_was_made(data: InterventionSet, tmp_path: Path) -> None:
-    made(data, "task-vector", tmp_path)
-    kept = (tmp_path / "last.safetensors").read_bytes()
+    learn(data, "task-vector", tmp_path)
+    content = (tmp_path / "last.safetensors").read_bytes()
     with pytest.raises(DataError, match="shots=40"):
-        made(data, "task-vector", tmp_path, shots=40)
+        learn(data, "task-vector", tmp_path, shots=40)
     with pytest.raises(ConfigError, match="does not support decoder hooks"):
-        made(replace(data, model=_Plain(data.model)), "task-vector", tmp_path)
-    assert (tmp_path / "last.safetensors").read_bytes() == kept
+        learn(replace(data, model=_Plain(data.model)), "task-vector", tmp_path)
+    assert (tmp_path / "last.safetensors").read_bytes() == content
 
 
 class _Plain:
@@ -331,7 +333,7 @@ class _Plain:
 def test_heads_that_cannot_be_told_apart_are_an_error(data: InterventionSet, tmp_path: Path) -> None:
     model = TextModel(RemoteCodeOptions(name="gpt2", path=tiny.gpt2(tmp_path / "model"), device="cpu"))
     with pytest.raises(ConfigError, match="separate projections for each head"):
-        made(replace(data, model=model), "function-vector", tmp_path)
+        learn(replace(data, model=model), "function-vector", tmp_path)
 
 
 def test_learners_are_found_by_name() -> None:

@@ -27,8 +27,8 @@ def tokens_of_corpora(shared: Shared) -> Mapping[str, str]:
             texts |= {*predictions, *(text for known in references for text in known)}
         with pytest.MonkeyPatch.context() as patch:
             let_it_find_java(patch)
-            found = published_tokens([[text] for text in sorted(texts)])
-        tokens = {text: line for text, (line,) in zip(sorted(texts), found, strict=True)}
+            published = published_tokens([[text] for text in sorted(texts)])
+        tokens = {text: line for text, (line,) in zip(sorted(texts), published, strict=True)}
         (folder / "tokens.json").write_text(json.dumps(tokens))
 
     return dict(json.loads((shared("published-tokens", fill) / "tokens.json").read_text()))

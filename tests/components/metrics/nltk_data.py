@@ -82,7 +82,7 @@ def nltk_path(folder: Path) -> Iterator[None]:
 def _make(path: Path, root: Path) -> None:
     """Makes the folder and those above it, and lets only their owner write to them: NLTK reads no others."""
     path.mkdir(parents=True, exist_ok=True)
-    for made in (path, *path.parents):
-        made.chmod(0o755)
-        if made == root:
+    for folder in (path, *path.parents):
+        folder.chmod(0o755)
+        if folder == root:
             break

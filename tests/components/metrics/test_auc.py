@@ -35,8 +35,8 @@ answers = st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)
 def test_equal_to_counting_pairs(drawn: list[tuple[int, bool, int]]) -> None:
     scores, positive, times = (np.array(column) for column in zip(*drawn, strict=True))
     weights = np.stack([np.ones(len(times)), times.astype(np.float64)])
-    found = weighted_area(scores.astype(np.float64), positive.astype(bool), weights)
-    for row, area in zip(weights, found, strict=True):
+    areas = weighted_area(scores.astype(np.float64), positive.astype(bool), weights)
+    for row, area in zip(weights, areas, strict=True):
         assert area == pytest.approx(plain_area(scores, positive, row), abs=1e-12, nan_ok=True)
 
 
@@ -82,17 +82,17 @@ def test_more_classes_are_averaged_one_against_the_rest() -> None:
     log_probs = np.log(rng.dirichlet(np.ones(3), 40))
     truth = [choices[i] for i in rng.integers(0, 3, 40)]
     weights = rng.integers(0, 3, (3, 40)).astype(np.float64)
-    found = Auc().figures(judged(log_probs.tolist(), truth, choices), weights)
+    figures = Auc().figures(judged(log_probs.tolist(), truth, choices), weights)
     scores = class_probabilities(log_probs)
-    for row, figure in zip(weights, found, strict=True):
+    for row, figure in zip(weights, figures, strict=True):
         areas = [plain_area(scores[:, i], [t == c for t in truth], row) for i, c in enumerate(choices)]
         assert figure == pytest.approx(np.mean(areas), abs=1e-12)
 
 
 def test_one_class_alone_has_no_area() -> None:
     given_answers = judged([(-1.0, -2.0), (-2.0, -1.0)], ["no", "yes"], ("no", "yes"))
-    found = Auc().figures(given_answers, np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
-    assert found.tolist() == [1.0, pytest.approx(math.nan, nan_ok=True), pytest.approx(math.nan, nan_ok=True)]
+    figures = Auc().figures(given_answers, np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
+    assert figures.tolist() == [1.0, pytest.approx(math.nan, nan_ok=True), pytest.approx(math.nan, nan_ok=True)]
 
 
 def test_answers_without_references_or_log_probabilities() -> None:
@@ -120,6 +120,6 @@ def test_speed_of_a_bootstrap() -> None:
     given_answers = judged(rng.random((5000, 2)).tolist(), [choices[i] for i in rng.integers(0, 2, 5000)], choices)
     weights = rng.multinomial(5000, np.full(5000, 1 / 5000), size=2000).astype(np.float64)
     started = time.perf_counter()
-    found = Auc().figures(given_answers, weights)
+    figures = Auc().figures(given_answers, weights)
     print(f"2,000 weightings of 5,000 answers: {time.perf_counter() - started:.2f} s")
-    assert np.isfinite(found).all()
+    assert np.isfinite(figures).all()

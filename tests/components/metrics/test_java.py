@@ -52,9 +52,9 @@ def test_a_file_that_cannot_be_run_is_no_java(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "bin" / "java").write_text("no program")
     os.chmod(tmp_path / "bin" / "java", 0o644)  # noqa: PTH101
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    found = find_java()
-    assert found is not None
-    assert found[1] != "JAVA_HOME"
+    java = find_java()
+    assert java is not None
+    assert java[1] != "JAVA_HOME"
 
 
 _TRACE = """Loading ...

@@ -41,13 +41,13 @@ pairs = st.lists(
 def test_equal_to_the_count_on_repeated_answers(drawn: list[tuple[str, str, int]]) -> None:
     truth, answers, times = map(list, zip(*drawn, strict=True))
     weights = np.stack([np.ones(len(times)), np.array(times, dtype=np.float64)])
-    found = MacroF1().figures(judged(truth, answers), weights)
-    assert found[0] == pytest.approx(plain_macro_f1(truth, answers), abs=1e-12)
+    figures = MacroF1().figures(judged(truth, answers), weights)
+    assert figures[0] == pytest.approx(plain_macro_f1(truth, answers), abs=1e-12)
     repeated = [(t, a) for t, a, n in drawn for _ in range(n)]
     if repeated:
-        assert found[1] == pytest.approx(plain_macro_f1(*map(list, zip(*repeated, strict=True))), abs=1e-12)
+        assert figures[1] == pytest.approx(plain_macro_f1(*map(list, zip(*repeated, strict=True))), abs=1e-12)
     else:
-        assert math.isnan(found[1])
+        assert math.isnan(figures[1])
 
 
 def test_values_worked_by_hand() -> None:
@@ -55,8 +55,8 @@ def test_values_worked_by_hand() -> None:
     metric = MacroF1()
     assert isinstance(metric, Metric)
     assert isinstance(metric, CorpusMetric)
-    (found,) = metric.figures(judged(list("aaab"), list("aabb")), np.ones((1, 4)))
-    assert found == pytest.approx((4 / 5 + 2 / 3) / 2)
+    (figures,) = metric.figures(judged(list("aaab"), list("aabb")), np.ones((1, 4)))
+    assert figures == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert metric.score(list("aabb"), [[c] for c in "aaab"]).tolist() == [1, 1, 0, 1]
 
 

@@ -41,9 +41,9 @@ def test_the_rank_is_the_mean_place_in_a_sorted_list(values: list[int], data: st
 
 
 def test_weights_and_answers_without_references() -> None:
-    found = [judged(0, -1, -2), judged(1, -1, -2), Judgement("x", (), {})]
+    judgements = [judged(0, -1, -2), judged(1, -1, -2), Judgement("x", (), {})]
     weights = np.array([[1, 3, 9], [0, 0, 5.0]])
-    np.testing.assert_array_equal(MeanRank().figures(found, weights), [7 / 4, np.nan])
+    np.testing.assert_array_equal(MeanRank().figures(judgements, weights), [7 / 4, np.nan])
 
 
 def test_scores_are_whether_the_answer_is_right() -> None:

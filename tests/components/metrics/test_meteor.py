@@ -31,7 +31,7 @@ REAL = pytest.param("real", marks=pytest.mark.external)
 @pytest.fixture(scope="module", params=["small", REAL])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeteorProgram]:
     """METEOR's Java program, and what stands in for it."""
-    made = MeteorProgram()
+    scorer = MeteorProgram()
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "small":
             shared_tokenizer().tokenize(["A dog."])  # the real Java is running before the other takes its place
@@ -39,8 +39,8 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             script = f'exec "{sys.executable}" -S "{HERE / "small_meteor.py"}" "{RECORDING}"'
             stand_in(folder, script)
             patch.setenv("JAVA_HOME", str(folder))
-        yield made
-    made.close()
+        yield scorer
+    scorer.close()
 
 
 def stand_in(folder: Path, script: str) -> None:
@@ -81,10 +81,10 @@ def test_equals_what_pycocoevalcap_said(program: MeteorProgram) -> None:
 @pytest.mark.external
 def test_the_program_says_what_was_recorded() -> None:
     recorded: dict[str, str] = json.loads(RECORDING.read_text(encoding="utf-8"))["statistics"]
-    made = MeteorProgram()
-    found = made.statistics(list(recorded))
-    made.close()
-    assert found.tolist() == [[float(n) for n in line.split()] for line in recorded.values()]
+    scorer = MeteorProgram()
+    statistics = scorer.statistics(list(recorded))
+    scorer.close()
+    assert statistics.tolist() == [[float(n) for n in line.split()] for line in recorded.values()]
 
 
 @pytest.mark.external
@@ -94,9 +94,9 @@ def test_equals_pycocoevalcap(official_tokenizer: Callable) -> None:
     predictions, references = corpus(4, 150)
     answers = dict(enumerate(official_tokenizer([[text] for text in predictions])))
     figure, expected = Official().compute_score(dict(enumerate(official_tokenizer(references))), answers)
-    made = MeteorProgram()
-    check(made, 150, 4, figure, expected)
-    made.close()
+    scorer = MeteorProgram()
+    check(scorer, 150, 4, figure, expected)
+    scorer.close()
 
 
 def test_conforms(program: MeteorProgram) -> None:

@@ -162,10 +162,10 @@ def test_data_may_come_later(folder: Path, tmp_path: Path) -> None:
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], named: str) -> None:
     find = importlib.util.find_spec
 
-    def found(name: str, *rest: Any) -> Any:
+    def find_spec(name: str, *rest: Any) -> Any:
         return None if name in missing else find(name, *rest)
 
-    monkeypatch.setattr(importlib.util, "find_spec", found)
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
     with pytest.raises(ConfigError) as caught:
         OKVQAAccuracy().check()
     assert caught.value.message == f"stemming OK-VQA's answers needs {named}"

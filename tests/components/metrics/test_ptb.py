@@ -74,9 +74,9 @@ def test_order_repetition_and_cache(tokenizer: PTBTokenizer) -> None:
     assert first == ["b b", "a a", "b b"]
     process = tokenizer._process
     assert process is not None
-    asked = process._count
+    calls = process._count
     assert tokenizer.tokenize(["A a.", "B b."]) == ["a a", "b b"]
-    assert process._count == asked, "known strings must not be tokenized again"
+    assert process._count == calls, "known strings must not be tokenized again"
 
 
 def test_cache_stays_within_its_size() -> None:

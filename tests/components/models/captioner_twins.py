@@ -22,13 +22,16 @@ def prefixed_inputs(model: Any, folder: str) -> Callable[[Any, str], dict[str, A
     """One prompt as Blip2ForConditionalGeneration and InstructBlipForConditionalGeneration read it."""
 
     def inputs(prompt: Any, text: str) -> dict[str, Any]:
-        told = text.replace("<image>", "<image>" * QUERIES)
-        actual = dict(model.tokenizer(told, add_special_tokens=False, return_tensors="pt"))
+        expanded = text.replace("<image>", "<image>" * QUERIES)
+        actual = dict(model.tokenizer(expanded, add_special_tokens=False, return_tensors="pt"))
         actual.pop("token_type_ids", None)
         actual["pixel_values"] = pixels(folder, prompt.images)
         if hasattr(model.processor, "qformer_tokenizer"):
-            asked = model.processor.qformer_tokenizer(["a photo of"] * len(prompt.images), return_tensors="pt")
-            actual["qformer_input_ids"], actual["qformer_attention_mask"] = asked["input_ids"], asked["attention_mask"]
+            qformer_inputs = model.processor.qformer_tokenizer(["a photo of"] * len(prompt.images), return_tensors="pt")
+            actual["qformer_input_ids"], actual["qformer_attention_mask"] = (
+                qformer_inputs["input_ids"],
+                qformer_inputs["attention_mask"],
+            )
         return actual
 
     return inputs

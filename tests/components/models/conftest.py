@@ -20,14 +20,14 @@ SIZES = ((32, 32), (64, 32), (30, 52), (48, 48))
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Example]]:
     """Ten examples of a task whose images have four sizes."""
-    made: dict[str, list[Example]] = {}
+    cache: dict[str, list[Example]] = {}
 
     def examples(task: str) -> list[Example]:
-        if task not in made:
-            made[task] = make_examples(tmp_path_factory.mktemp(task), 10, task=task)
-            for i, example in enumerate(made[task]):
+        if task not in cache:
+            cache[task] = make_examples(tmp_path_factory.mktemp(task), 10, task=task)
+            for i, example in enumerate(cache[task]):
                 Image.open(example.image).resize(SIZES[i % len(SIZES)]).save(example.image)
-        return made[task]
+        return cache[task]
 
     return examples
 

@@ -17,7 +17,7 @@ def test_behind_another_method_its_rows_are_the_pool(name: str) -> None:
     index = make_index(120)
     queries = make_queries(index, range(0, 120, 11))
     method = component("retrievers", name, pool=20)
-    assert method.wants(3) == 20
+    assert method.pool_size(3) == 20
     nearest = component("retrievers", "i2i").retrieve(index, queries, 20, 0)
     shuffled = np.random.default_rng(1).permuted(nearest, axis=1)
     padded = np.concatenate([shuffled, np.full((len(queries), 3), -1)], axis=1)
@@ -33,20 +33,20 @@ def test_methods_behind_others_choose_as_they_would_from_the_rows_alone(seed: in
     queries = make_queries(index, [3, 30, 59])
     rng = np.random.default_rng(seed)
     method = component("retrievers", name, pool=9)
-    assert method.wants(shots) == 9
+    assert method.pool_size(shots) == 9
     for position in range(3):
         query = queries.take(np.array([position]))
         allowed = np.setdiff1d(np.arange(60), index.leaking_rows(queries, position))
         rows = np.sort(rng.permutation(allowed)[:9])
-        found = method.retrieve(
+        result = method.retrieve(
             index, query, shots, 0, among=rng.permuted(rows)[None] if name != "random" else rows[None]
         )
         if name == "bm25":  # weights of words are of the whole index set
             whole = component("retrievers", name).retrieve(index, query, len(allowed), 0)[0]
-            wanted = [row for row in whole.tolist() if row in rows][:shots]
+            expected = [row for row in whole.tolist() if row in rows][:shots]
         else:
-            wanted = rows[component("retrievers", name).retrieve(index.take(rows), query, shots, 0)[0]].tolist()
-        assert found[0].tolist() == wanted
+            expected = rows[component("retrievers", name).retrieve(index.take(rows), query, shots, 0)[0]].tolist()
+        assert result[0].tolist() == expected
 
 
 def test_what_has_no_effect_or_cannot_be_had_is_refused() -> None:

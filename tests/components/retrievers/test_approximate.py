@@ -42,10 +42,10 @@ def nothing(_: int) -> IntArray:
 def test_most_of_the_true_neighbours_are_found(kind: str, clustered: tuple[FloatArray, FloatArray]) -> None:
     base, queries = clustered
     true = nearest_rows(base, queries, 10, nothing)
-    found = nearest_rows(base, queries, 10, nothing, IndexOptions(index=kind, **MUCH[kind]))
-    assert recall(found, true, 10) > 0.97
+    neighbours = nearest_rows(base, queries, 10, nothing, IndexOptions(index=kind, **MUCH[kind]))
+    assert recall(neighbours, true, 10) > 0.97
     few = nearest_rows(base, queries, 10, nothing, IndexOptions(index=kind, **LITTLE[kind]))
-    assert recall(few, true, 10) <= recall(found, true, 10)
+    assert recall(few, true, 10) <= recall(neighbours, true, 10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,17 +53,17 @@ def test_every_row_is_in_the_index(kind: str, clustered: tuple[FloatArray, Float
     """The first and the last, too: each finds itself, or the row that repeats it."""
     base, _ = clustered
     rows = np.array([0, 1, 999, 1000, 4999, 5000, 5999])
-    found = nearest_rows(base, base[rows], 2, nothing, IndexOptions(index=kind, **MUCH[kind]))
-    for row, near in zip(rows.tolist(), found.tolist(), strict=True):
+    neighbours = nearest_rows(base, base[rows], 2, nothing, IndexOptions(index=kind, **MUCH[kind]))
+    for row, near in zip(rows.tolist(), neighbours.tolist(), strict=True):
         assert sorted(near) == [row, row + 5000] if row < 1000 else row in near
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_order_is_that_of_exact_products(kind: str, clustered: tuple[FloatArray, FloatArray]) -> None:
     base, queries = clustered
-    found = nearest_rows(base, queries, 20, nothing, IndexOptions(index=kind, **LITTLE[kind]))
-    unit, asked = normalised(base).astype(np.float64), normalised(queries).astype(np.float64)
-    for rows, query in zip(found, asked, strict=True):
+    neighbours = nearest_rows(base, queries, 20, nothing, IndexOptions(index=kind, **LITTLE[kind]))
+    unit, query_vectors = normalised(base).astype(np.float64), normalised(queries).astype(np.float64)
+    for rows, query in zip(neighbours, query_vectors, strict=True):
         scores = (unit[rows] * query).sum(axis=1)
         assert rows.tolist() == rows[np.lexsort((rows, -scores))].tolist()
         assert len(set(rows.tolist())) == 20
@@ -115,16 +115,16 @@ def test_threads_change_neither_the_index_nor_the_rows(kind: str, clustered: tup
 
     base, queries = clustered
     before = faiss.omp_get_max_threads()
-    found = []
+    results = []
     try:
         for threads in (1, 3):
             faiss.omp_set_num_threads(threads)
             # A copy, so that the index is built again.
-            found.append(nearest_rows(base.copy(), queries, 40, nothing, IndexOptions(index=kind, **LITTLE[kind])))
+            results.append(nearest_rows(base.copy(), queries, 40, nothing, IndexOptions(index=kind, **LITTLE[kind])))
             assert faiss.omp_get_max_threads() == threads
     finally:
         faiss.omp_set_num_threads(before)
-    assert (found[0] == found[1]).all()
+    assert (results[0] == results[1]).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,13 +135,13 @@ def test_answers_are_full_and_free_of_what_is_left_out(kind: str, clustered: tup
     options = IndexOptions(index=kind, **LITTLE[kind])
     for size in (0, 300, 2000, 5900):
         left_out = [np.sort(near[q, :size]) for q in range(4)]
-        found = nearest_rows(base, queries[:4], 50, left_out.__getitem__, options)
+        neighbours = nearest_rows(base, queries[:4], 50, left_out.__getitem__, options)
         true = nearest_rows(base, queries[:4], 50, left_out.__getitem__)
         for q in range(4):
-            assert len(np.unique(found[q])) == 50
-            assert not np.isin(found[q], left_out[q]).any()
+            assert len(np.unique(neighbours[q])) == 50
+            assert not np.isin(neighbours[q], left_out[q]).any()
         if size == 5900:
-            assert (found == true).all()
+            assert (neighbours == true).all()
     with pytest.raises(DataError, match="fewer than 101 rows"):
         nearest_rows(base, queries[:1], 101, lambda _: np.sort(near[0, :5900]), options)
 
@@ -163,14 +163,14 @@ def test_any_search_is_full_ordered_and_no_better_than_exact(data: st.DataObject
     options = IndexOptions(index=kind, **{"ef" if kind == "hnsw" else "probes": level})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(approximate, "LEAST_VECTORS", 1)
-        found = nearest_rows(base, queries, count, left_out.__getitem__, options)
+        neighbours = nearest_rows(base, queries, count, left_out.__getitem__, options)
     true = nearest_rows(base, queries, count, left_out.__getitem__)
-    unit, asked = normalised(base).astype(np.float64), normalised(queries).astype(np.float64)
+    unit, query_vectors = normalised(base).astype(np.float64), normalised(queries).astype(np.float64)
     for q in range(6):
-        scores, best = ((unit[rows[q]] * asked[q]).sum(axis=1) for rows in (found, true))
-        assert len(np.unique(found[q])) == count
-        assert not np.isin(found[q], left_out[q]).any()
-        assert found[q].tolist() == found[q][np.lexsort((found[q], -scores))].tolist()
+        scores, best = ((unit[rows[q]] * query_vectors[q]).sum(axis=1) for rows in (neighbours, true))
+        assert len(np.unique(neighbours[q])) == count
+        assert not np.isin(neighbours[q], left_out[q]).any()
+        assert neighbours[q].tolist() == neighbours[q][np.lexsort((neighbours[q], -scores))].tolist()
         assert (scores <= best).all()
 
 
@@ -210,12 +210,12 @@ def test_best_centres_are_those_of_double_precision(count: int, width: int) -> N
     centres = normalised(rng.standard_normal((width, 6)).astype(np.float32))
     centres = np.concatenate([centres, centres + np.float32(3e-8), centres])  # close calls, and ties
     units = normalised(rng.standard_normal((90, 6)).astype(np.float32))
-    found = best_centres(units, centres, count)
+    best = best_centres(units, centres, count)
     for row in range(90):
         scores = (centres.astype(np.float64) * units[row].astype(np.float64)).sum(axis=1)
-        assert found[row].tolist() == sorted(np.argsort(-scores, kind="stable")[:count].tolist())
+        assert best[row].tolist() == sorted(np.argsort(-scores, kind="stable")[:count].tolist())
     if count == 1:
-        assert (nearest_centres(units, centres) == found[:, 0]).all()
+        assert (nearest_centres(units, centres) == best[:, 0]).all()
 
 
 def test_kmeans_finds_separate_clusters_and_leaves_no_centre_unused() -> None:

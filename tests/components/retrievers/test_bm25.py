@@ -20,10 +20,10 @@ def test_conforms() -> None:
     check_retriever(lambda: load_registry().create("retrievers", "bm25"))
 
 
-def arrays(texts: list[str], asked: list[str]) -> tuple[IndexSet, QuerySet]:
-    n, q = len(texts), len(asked)
+def arrays(texts: list[str], queries: list[str]) -> tuple[IndexSet, QuerySet]:
+    n, q = len(texts), len(queries)
     index = IndexSet(np.arange(n), np.arange(n), np.full(n, -1), texts=tuple(texts))
-    return index, QuerySet(np.arange(n, n + q), np.arange(n, n + q), np.full(q, -1), texts=tuple(asked))
+    return index, QuerySet(np.arange(n, n + q), np.arange(n, n + q), np.full(q, -1), texts=tuple(queries))
 
 
 def by_the_formula(texts: list[str], query: str, k1: float = 1.5, b: float = 0.75) -> list[float]:
@@ -48,15 +48,15 @@ _TEXT = st.lists(st.sampled_from(["what", "is", "the", "color", "of", "dog", "ca
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(_TEXT, min_size=1, max_size=25), st.lists(_TEXT, min_size=1, max_size=4), st.data())
-def test_rows_are_those_of_the_formula(texts: list[str], asked: list[str], data: st.DataObject) -> None:
+def test_rows_are_those_of_the_formula(texts: list[str], questions: list[str], data: st.DataObject) -> None:
     """Repeated texts, words that most rows have, words that none has, empty texts."""
-    index, queries = arrays(texts, asked)
+    index, queries = arrays(texts, questions)
     shots = data.draw(st.integers(1, len(texts)))
     rows = BM25Retriever(BM25Options()).retrieve(index, queries, shots, 0)
-    for position, query in enumerate(asked):
+    for position, query in enumerate(questions):
         scores = [round(score, 9) for score in by_the_formula(texts, query)]
-        wanted = sorted(range(len(texts)), key=lambda row: (-scores[row], row))[:shots]
-        assert [scores[row] for row in rows[position]] == [scores[row] for row in wanted]
+        expected = sorted(range(len(texts)), key=lambda row: (-scores[row], row))[:shots]
+        assert [scores[row] for row in rows[position]] == [scores[row] for row in expected]
         assert len(set(rows[position].tolist())) == shots
 
 
@@ -73,11 +73,11 @@ def test_rows_are_those_of_the_formula_among_many() -> None:
     vocabulary = [f"w{i}" for i in range(60)]
     weights = [1 / (i + 1) for i in range(60)]
     texts = [" ".join(rng.choices(vocabulary, weights, k=rng.randint(1, 9))) for _ in range(500)]
-    asked = [" ".join(rng.choices(vocabulary, weights, k=rng.randint(1, 6))) for _ in range(30)]
-    index, queries = arrays(texts, asked)
+    questions = [" ".join(rng.choices(vocabulary, weights, k=rng.randint(1, 6))) for _ in range(30)]
+    index, queries = arrays(texts, questions)
     rows = BM25Retriever(BM25Options(k1=0.9, b=0.4)).retrieve(index, queries, 8, 0)
     for position in range(0, 30, 10):
-        scores = np.round(by_the_formula(texts, asked[position], 0.9, 0.4), 9)
+        scores = np.round(by_the_formula(texts, questions[position], 0.9, 0.4), 9)
         np.testing.assert_array_equal(scores[rows[position]], np.sort(scores)[::-1][:8])
 
 

@@ -33,9 +33,9 @@ def spread(count: int = 120, dim: int = 8, seed: int = 0) -> tuple[IndexSet, Que
     none = np.full(count, -1)
     image, text = rng.standard_normal((2, count, dim)).astype(np.float32)
     index = IndexSet(np.arange(count), np.arange(count), none, image, text)
-    asked, words = rng.standard_normal((2, 10, dim)).astype(np.float32)
+    queries, words = rng.standard_normal((2, 10, dim)).astype(np.float32)
     ids = np.arange(count, count + 10)
-    return index, QuerySet(ids, ids, none[:10], asked, words)
+    return index, QuerySet(ids, ids, none[:10], queries, words)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -49,10 +49,10 @@ def test_a_pool_is_the_nearest_rows_that_do_not_leak() -> None:
     queries = make_anchors(index, range(0, 240, 12))
     assert index.text is not None
     assert queries.image is not None
-    found = list(pools("mmr", PoolOptions(demonstration="text", pool=30), index, queries, 4))
-    wanted = nearest_rows(index.text, queries.image, 30, lambda q: index.leaking_rows(queries, q))
-    for position, pool in enumerate(found):
-        assert pool.rows.tolist() == wanted[position].tolist()
+    result = list(pools("mmr", PoolOptions(demonstration="text", pool=30), index, queries, 4))
+    rows = nearest_rows(index.text, queries.image, 30, lambda q: index.leaking_rows(queries, q))
+    for position, pool in enumerate(result):
+        assert pool.rows.tolist() == rows[position].tolist()
         cosines = units(index.text[pool.rows]) @ units(queries.image[position : position + 1])[0]
         np.testing.assert_allclose(pool.relevance, cosines, rtol=0, atol=1e-6)
         assert (np.diff(pool.relevance) <= 0).all()
@@ -103,9 +103,9 @@ def test_mmr_is_the_formula() -> None:
     assert index.image is not None
     assert queries.image is not None
     rows = MMRRetriever(MMROptions(trade_off=0.4, pool=25)).retrieve(index, queries, 6, 0)
-    unit, asked = units(index.image), units(queries.image)
+    unit, query_vectors = units(index.image), units(queries.image)
     for position in range(10):
-        relevance = unit @ asked[position]
+        relevance = unit @ query_vectors[position]
         pool = np.argsort(-relevance)[:25].tolist()
         taken: list[int] = []
         for _ in range(6):
@@ -136,9 +136,9 @@ def test_dpp_maximises_the_determinant_step_by_step() -> None:
     assert index.image is not None
     assert queries.image is not None
     rows = DPPRetriever(DPPOptions(trade_off=0.3, pool=20)).retrieve(index, queries, 5, 0)
-    unit, asked = units(index.image), units(queries.image)
+    unit, query_vectors = units(index.image), units(queries.image)
     for position in range(10):
-        relevance = unit @ asked[position]
+        relevance = unit @ query_vectors[position]
         pool = np.argsort(-relevance)[:20].tolist()
         quality = np.exp(relevance / 0.6)
         kernel = quality[:, None] * (1 + unit @ unit.T) / 2 * quality
@@ -170,8 +170,8 @@ def test_kmeans_takes_one_of_each_of_well_parted_clusters() -> None:
     vectors = np.concatenate([c + 0.05 * rng.standard_normal((12, 8)) for c in centres]).astype(np.float32)
     order = rng.permutation(48)
     index = IndexSet(np.arange(48), np.arange(48), np.full(48, -1), vectors[order])
-    asked = (centres.sum(axis=0) + 0.3 * rng.standard_normal((5, 8))).astype(np.float32)
-    queries = QuerySet(np.arange(100, 105), np.arange(100, 105), np.full(5, -1), asked)
+    query_vectors = (centres.sum(axis=0) + 0.3 * rng.standard_normal((5, 8))).astype(np.float32)
+    queries = QuerySet(np.arange(100, 105), np.arange(100, 105), np.full(5, -1), query_vectors)
     unit = units(vectors[order])
     for answer in KMeansRetriever(KMeansOptions()).retrieve(index, queries, 4, 0):
         clusters = order[answer] // 12

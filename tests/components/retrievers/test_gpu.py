@@ -33,7 +33,7 @@ class Resources:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """A faiss that finds a GPU, whose search rounds to TF32."""
-    made: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
 
     def knn_gpu(resources: Any, xq: FloatArray, xb: FloatArray, k: int, **options: Any) -> Any:
         assert options == {"metric": faiss.METRIC_INNER_PRODUCT, "device": 0}
@@ -41,13 +41,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         assert xq.dtype == xb.dtype == np.float32
         assert xq.flags.c_contiguous
         assert xb.flags.c_contiguous
-        made.append((len(xq), len(xb), k))
+        shapes.append((len(xq), len(xb), k))
         return faiss.knn(_tf32(xq), _tf32(xb), k, metric=faiss.METRIC_INNER_PRODUCT)
 
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)
     monkeypatch.setattr(faiss, "knn_gpu", knn_gpu, raising=False)
-    return made
+    return shapes
 
 
 def _tf32(values: FloatArray) -> FloatArray:
@@ -61,17 +61,17 @@ def searched(queries: int, count: int = 10) -> tuple[list[list[int]], list[list[
     base = (rng.standard_normal((40, 32)).repeat(40, axis=0) + 1e-3 * rng.standard_normal((1600, 32))).astype(
         np.float32
     )
-    asked = base[:queries] + np.float32(0.01)
-    found = nearest_rows(base, asked, count, lambda q: np.array([q]))
+    query_vectors = base[:queries] + np.float32(0.01)
+    rows = nearest_rows(base, query_vectors, count, lambda q: np.array([q]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu, "QUERIES", 10**9)
-        plain = nearest_rows(base, asked, count, lambda q: np.array([q]))
-    return found.tolist(), plain.tolist()
+        plain = nearest_rows(base, query_vectors, count, lambda q: np.array([q]))
+    return rows.tolist(), plain.tolist()
 
 
 def test_less_exact_scores_change_no_row(calls: list[tuple[int, ...]]) -> None:
-    found, plain = searched(200)
-    assert found == plain
+    rows, plain = searched(200)
+    assert rows == plain
     assert calls[0][:2] == (200, 1600)
     assert len(calls) > 1, "what TF32 leaves in doubt is searched more widely"
 
@@ -82,8 +82,8 @@ def test_few_queries_and_wide_searches_stay_on_the_cpu(
     assert searched(gpu.QUERIES - 1)[0]
     assert not calls
     monkeypatch.setattr(gpu, "MOST", 30)
-    found, plain = searched(100, count=20)  # 20, the query's own row and a margin
-    assert found == plain
+    rows, plain = searched(100, count=20)  # 20, the query's own row and a margin
+    assert rows == plain
     assert not calls
 
 
@@ -96,8 +96,8 @@ def test_an_error_of_the_gpu_is_told_once_and_the_cpu_goes_on(
 
     monkeypatch.setattr(faiss, "knn_gpu", full)
     with pytest.warns(IclWarning, match=r"without the GPU: .*out of memory"):
-        found, plain = searched(100)
-    assert found == plain
+        rows, plain = searched(100)
+    assert rows == plain
     assert len(calls) == 1
 
 

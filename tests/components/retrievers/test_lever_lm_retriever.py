@@ -45,8 +45,8 @@ def test_it_keeps_the_contract(network: str, tmp_path: Path) -> None:
 def test_needs_are_those_of_the_checkpoint_and_suffice(variant: str, tmp_path: Path) -> None:
     retriever = component("retrievers", "lever-lm", folder=train(tmp_path, variant=variant))
     assert retriever.needs == VARIANTS[variant].needs
-    given = {name: getattr(INDEX, name) for name in retriever.needs}
-    index = type(INDEX)(INDEX.ids, INDEX.image_ids, INDEX.groups, **given)
+    arrays = {name: getattr(INDEX, name) for name in retriever.needs}
+    index = type(INDEX)(INDEX.ids, INDEX.image_ids, INDEX.groups, **arrays)
     full = make_queries(INDEX, np.arange(6))
     queries = type(full)(
         full.ids,

@@ -33,11 +33,11 @@ def test_search_equals_brute_force(data: st.DataObject) -> None:
     queries = np.round(rng.standard_normal((5, dim)), 1).astype(np.float32)
     excluded = [np.flatnonzero(rng.random(total) < rng.random()) for _ in queries]
     count = data.draw(st.integers(0, max(0, total - max(map(len, excluded)))))
-    found = nearest_rows(base, queries, count, excluded.__getitem__)
-    assert found.shape == (5, count)
-    assert found.dtype == np.int64
+    rows = nearest_rows(base, queries, count, excluded.__getitem__)
+    assert rows.shape == (5, count)
+    assert rows.dtype == np.int64
     for q in range(5):
-        assert found[q].tolist() == brute_force(base, queries[q], count, excluded[q])
+        assert rows[q].tolist() == brute_force(base, queries[q], count, excluded[q])
 
 
 def test_near_ties_beyond_single_precision_are_ordered_exactly() -> None:
@@ -46,8 +46,8 @@ def test_near_ties_beyond_single_precision_are_ordered_exactly() -> None:
     centre = rng.standard_normal(64)
     base = (centre + 1e-7 * rng.standard_normal((900, 64))).astype(np.float32)
     query = centre.astype(np.float32)
-    found = nearest_rows(base, query[None], 10, lambda _: NONE)
-    assert found[0].tolist() == brute_force(base, query, 10, NONE)
+    rows = nearest_rows(base, query[None], 10, lambda _: NONE)
+    assert rows[0].tolist() == brute_force(base, query, 10, NONE)
 
 
 def test_a_query_alone_gets_what_it_gets_in_any_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,23 +82,23 @@ def test_threads_change_neither_the_rows_nor_faiss(monkeypatch: pytest.MonkeyPat
     base = np.random.default_rng(9).standard_normal((9000, 12)).astype(np.float32)
     before = faiss.omp_get_max_threads()
     try:
-        found = []
+        results = []
         for threads in (1, 3):
             faiss.omp_set_num_threads(threads)
-            found.append(nearest_rows(base, base[:50], 20, lambda q: np.array([q])))
+            results.append(nearest_rows(base, base[:50], 20, lambda q: np.array([q])))
             assert faiss.omp_get_max_threads() == threads
     finally:
         faiss.omp_set_num_threads(before)
-    assert (found[0] == found[1]).all()
+    assert (results[0] == results[1]).all()
 
 
 def test_lengths_beyond_single_precision_are_ordered_exactly() -> None:
     rng = np.random.default_rng(7)
     base = rng.standard_normal((200, 6)).astype(np.float32)
     base *= np.where(np.arange(200) % 3, 1.0, np.where(np.arange(200) % 2, 1e-37, 1e37))[:, None].astype(np.float32)
-    found = nearest_rows(base, base[:9], 12, lambda _: NONE)
+    rows = nearest_rows(base, base[:9], 12, lambda _: NONE)
     for q in range(9):
-        assert found[q].tolist() == brute_force(base, base[q], 12, NONE)
+        assert rows[q].tolist() == brute_force(base, base[q], 12, NONE)
 
 
 def test_an_array_is_prepared_once_and_forgotten_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,17 +134,17 @@ def test_excluded_rows_never_leave_a_row_short() -> None:
     rng = np.random.default_rng(4)
     base = rng.standard_normal((1000, 8)).astype(np.float32)
     order = np.array(brute_force(base, base[0], 1000, NONE))
-    found = nearest_rows(base, base[:1], 5, lambda _: np.sort(order[:990]))
-    assert found[0].tolist() == order[990:995].tolist()
+    rows = nearest_rows(base, base[:1], 5, lambda _: np.sort(order[:990]))
+    assert rows[0].tolist() == order[990:995].tolist()
     with pytest.raises(DataError, match="fewer than 11 rows"):
         nearest_rows(base, base[:1], 11, lambda _: np.sort(order[:990]))
 
 
 def test_identical_vectors_are_taken_by_row() -> None:
     base = np.tile(np.array([[1.0, 2.0, 3.0]], dtype=np.float32), (5000, 1))
-    found = nearest_rows(base, base[:3], 20, lambda q: np.array([q, 4]))
+    rows = nearest_rows(base, base[:3], 20, lambda q: np.array([q, 4]))
     for q in range(3):
-        assert found[q].tolist() == [row for row in range(30) if row not in (q, 4)][:20]
+        assert rows[q].tolist() == [row for row in range(30) if row not in (q, 4)][:20]
 
 
 def test_vectors_of_zeros_are_least_alike_to_nothing_in_particular() -> None:
@@ -187,8 +187,8 @@ def test_search_is_bounded_in_memory() -> None:
     rng = np.random.default_rng(5)
     base = rng.standard_normal((20_000, 64), dtype=np.float32)
     tracemalloc.start()
-    found = nearest_rows(base, base[:1000], 64, lambda q: np.array([q]))
+    rows = nearest_rows(base, base[:1000], 64, lambda q: np.array([q]))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found.shape == (1000, 64)
+    assert rows.shape == (1000, 64)
     assert peak < 4 * base.nbytes < 1000 * 20_000 * 4

@@ -47,13 +47,13 @@ def write(path: Path, results: Sequence[QueryResult]) -> Path:
 def sequences(index: IndexSet, queries: QuerySet, seed: int = 0) -> list[QueryResult]:
     """Three sequences for each query: the first leaks, the others do not."""
     rng = np.random.default_rng(seed)
-    found: dict[int, QueryResult] = {}
+    results: dict[int, QueryResult] = {}
     for position, query_id in enumerate(queries.ids.tolist()):
         leaking = index.leaking_rows(queries, position)
         allowed = rng.permutation(np.setdiff1d(np.arange(len(index)), leaking))[:4]
         rows = np.array([[leaking[0], allowed[0]], allowed[:2], allowed[2:]])
-        found[query_id] = result(query_id, index.ids[rows], [9.0, 1.0, 2.0])
-    return list(found.values())
+        results[query_id] = result(query_id, index.ids[rows], [9.0, 1.0, 2.0])
+    return list(results.values())
 
 
 @pytest.fixture
@@ -80,12 +80,12 @@ def test_conforms(tmp_path: Path, index: IndexSet) -> None:
 
 def test_the_best_sequence_that_does_not_leak_in_its_order(tmp_path: Path, index: IndexSet) -> None:
     queries = make_queries(index, range(0, 240, 20))
-    made = sequences(index, queries)
-    path = write(tmp_path / "oracle.h5", made)
+    results = sequences(index, queries)
+    path = write(tmp_path / "oracle.h5", results)
     for by, beam in (("scores", 1), ("values", 2)):
         rows = OracleRetriever(OracleOptions(file=path, by=by)).retrieve(index, queries, SHOTS, 0)
-        wanted = {r.query_id: r.icd_ids[beam].tolist() for r in made}
-        assert [index.ids[row].tolist() for row in rows] == [wanted[q] for q in queries.ids.tolist()]
+        expected = {r.query_id: r.icd_ids[beam].tolist() for r in results}
+        assert [index.ids[row].tolist() for row in rows] == [expected[q] for q in queries.ids.tolist()]
 
 
 def test_another_length_names_the_lengths(tmp_path: Path, index: IndexSet) -> None:
@@ -99,8 +99,8 @@ def test_another_length_names_the_lengths(tmp_path: Path, index: IndexSet) -> No
 
 def test_queries_without_a_sequence_are_counted(tmp_path: Path, index: IndexSet) -> None:
     queries = make_queries(index, range(0, 240, 20))
-    made = sequences(index, queries)
-    path = write(tmp_path / "oracle.h5", made[3:])
+    results = sequences(index, queries)
+    path = write(tmp_path / "oracle.h5", results[3:])
     with pytest.raises(DataError, match=r"holds no sequence for 3 of 12 queries \(such as query \d+\)") as caught:
         OracleRetriever(OracleOptions(file=path)).retrieve(index, queries, SHOTS, 0)
     assert "icltool generate --queries validation" in str(caught.value.hint)
@@ -108,9 +108,9 @@ def test_queries_without_a_sequence_are_counted(tmp_path: Path, index: IndexSet)
 
 def test_sequences_that_all_leak_or_are_of_another_index_set_are_counted(tmp_path: Path, index: IndexSet) -> None:
     queries = make_queries(index, [0, 30, 60])
-    made = sequences(index, queries)
-    leaking = [result(r.query_id, r.icd_ids[:1], [0.0]) for r in made[:2]]
-    foreign = result(made[2].query_id, np.array([[10**9, 10**9 + 1]]), [0.0])
+    results = sequences(index, queries)
+    leaking = [result(r.query_id, r.icd_ids[:1], [0.0]) for r in results[:2]]
+    foreign = result(results[2].query_id, np.array([[10**9, 10**9 + 1]]), [0.0])
     path = write(tmp_path / "oracle.h5", [*leaking, foreign])
     with pytest.raises(DataError, match="all sequences of 3 of 3 queries leak the answer or name examples outside"):
         OracleRetriever(OracleOptions(file=path)).retrieve(index, queries, SHOTS, 0)

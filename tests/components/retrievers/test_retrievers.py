@@ -35,8 +35,10 @@ def test_similarity_compares_the_right_embeddings(name: str, query: str, demonst
     retriever = load_registry().create("retrievers", name)
     assert retriever.needs == {query, demonstration, "among"}
     rows = retriever.retrieve(index, queries, 6, 0)
-    base, asked = (v.astype(np.float64) for v in (getattr(index, demonstration), getattr(queries, query)))
-    scores = (asked / np.linalg.norm(asked, axis=1)[:, None]) @ (base / np.linalg.norm(base, axis=1)[:, None]).T
+    base, query_vectors = (v.astype(np.float64) for v in (getattr(index, demonstration), getattr(queries, query)))
+    scores = (query_vectors / np.linalg.norm(query_vectors, axis=1)[:, None]) @ (
+        base / np.linalg.norm(base, axis=1)[:, None]
+    ).T
     for position in range(len(queries)):
         leaking = index.leaking_rows(queries, position)
         allowed = np.setdiff1d(np.arange(90), leaking)

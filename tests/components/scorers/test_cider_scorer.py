@@ -26,7 +26,7 @@ def test_value_is_the_cider_of_the_answer_against_the_querys_references() -> Non
     assert scorer.needs == {"model"}
     assert scorer.tie_tolerance == 0
     session = CopyingSession("caption", CORPUS)
-    requests = [ScoringRequest(QUERY, shown) for shown in ((), (DOG,), (DOG, CATS), (CATS, BUS))]
+    requests = [ScoringRequest(QUERY, demonstrations) for demonstrations in ((), (DOG,), (DOG, CATS), (CATS, BUS))]
     valuation = scorer.evaluate(session, requests)
     metric = Cider()
     metric.fit(CORPUS)
@@ -74,15 +74,15 @@ def test_no_string_is_tokenized_twice_in_a_run() -> None:
     tokenizer = _Recording()
     scorer, session = CiderScorer(Cider(tokenizer)), CopyingSession("caption", CORPUS)
     for query in (QUERY, example(2, *CORPUS[1]), QUERY):
-        for shown in (((),), ((DOG,), (CATS,), (BUS,), (DOG,)), ((CATS, BUS), (DOG, BUS), (BUS, DOG))):
-            scorer.evaluate(session, [ScoringRequest(query, demonstrations) for demonstrations in shown])
+        for sequences in (((),), ((DOG,), (CATS,), (BUS,), (DOG,)), ((CATS, BUS), (DOG, BUS), (BUS, DOG))):
+            scorer.evaluate(session, [ScoringRequest(query, demonstrations) for demonstrations in sequences])
     tokenizer.close()
     assert sorted(tokenizer.sent) == sorted({*(text for texts in CORPUS for text in texts), ""})
 
 
 def test_values_do_not_depend_on_the_batch() -> None:
     scorer, session = CiderScorer(), CopyingSession("caption", CORPUS)
-    requests = [ScoringRequest(QUERY, shown) for shown in ((DOG,), (CATS,), (BUS,), (BUS, DOG))]
+    requests = [ScoringRequest(QUERY, demonstrations) for demonstrations in ((DOG,), (CATS,), (BUS,), (BUS, DOG))]
     together = scorer.evaluate(session, requests).values
     alone = [scorer.evaluate(session, [request]).values[0] for request in requests]
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-12)

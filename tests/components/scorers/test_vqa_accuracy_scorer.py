@@ -17,9 +17,9 @@ def test_value_is_the_official_accuracy() -> None:
     assert isinstance(scorer, Scorer)
     assert scorer.needs == {"model"}
     assert scorer.tie_tolerance == 0
-    shown = ((), (BUS, DOG), (DOG, CAT), (TWO,), (BUS,))
+    demonstrations = ((), (BUS, DOG), (DOG, CAT), (TWO,), (BUS,))
     session = CopyingSession("vqa", [])
-    valuation = scorer.evaluate(session, [ScoringRequest(QUERY, s) for s in shown])
+    valuation = scorer.evaluate(session, [ScoringRequest(QUERY, s) for s in demonstrations])
     np.testing.assert_allclose(valuation.values, [0.0, 0.6, 1.0, 0.3, 0.0], atol=1e-12)
     assert valuation.values.dtype == np.float64
     assert valuation.log_probs is None

@@ -64,8 +64,8 @@ def test_a_copy_of_a_built_in_under_another_name_is_asked_word_for_word_alike() 
     for form in IDEFICS_FORMATS.values():
         for name in BUILT_IN:
             copy = task_named(name).model_copy(update={"name": "another"})
-            shown = [QUERY, QUERY]
-            assert form.prompt(copy, shown, QUERY) == form.prompt(name, shown, QUERY)
+            examples = [QUERY, QUERY]
+            assert form.prompt(copy, examples, QUERY) == form.prompt(name, examples, QUERY)
             text = 'red, "and" blue. Caption:a Question:b Input:c Clue:d'
             assert form.clean(copy, text) == form.clean(name, text)
 

@@ -88,7 +88,7 @@ def draw_episode(
 
 
 def _example(
-    scene: Scene, lexicon: Lexicon, task: str, asked: int, known: set[str]
+    scene: Scene, lexicon: Lexicon, task: str, attribute: int, known: set[str]
 ) -> list[tuple[str, float, tuple[int, int] | None]]:
     attributes = (scene.colour, scene.shape)
     words = lexicon.words(scene)
@@ -96,8 +96,8 @@ def _example(
         pieces = [("Caption:", 0.0, None), ("a ", 0.05, attributes)]
         labels = list(words)
     else:
-        pieces = [(f"Question:{QUESTIONS[asked]} Short answer", 0.0, None), (":", 0.0, attributes)]
-        labels = [words[asked]]
+        pieces = [(f"Question:{QUESTIONS[attribute]} Short answer", 0.0, None), (":", 0.0, attributes)]
+        labels = [words[attribute]]
     for word in labels:
         pieces.append((f"{word} ", 1.0 if word in known else 0.1, attributes))
         known.add(word)

@@ -40,13 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def reporter(name: str) -> Callable[[int, int, dict[str, float]], None]:
     """Prints a line every ten seconds, and the last."""
-    began, shown = time.monotonic(), [0.0]
+    began, last = time.monotonic(), [0.0]
 
     def report(step: int, steps: int, figures: dict[str, float]) -> None:
         now = time.monotonic() - began
-        if now - shown[0] < 10 and step != steps:
+        if now - last[0] < 10 and step != steps:
             return
-        shown[0] = now
+        last[0] = now
         left = now / step * (steps - step)
         values = ", ".join(f"{key} {value:.3g}" for key, value in figures.items())
         print(f"{name}: step {step:,} of {steps:,}, {values}, {left:,.0f} s left", flush=True)

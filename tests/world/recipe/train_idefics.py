@@ -117,9 +117,9 @@ def losses(
     import torch
     import torch.nn.functional as F
 
-    kept: list[torch.Tensor] = []
+    references: list[torch.Tensor] = []
     hook = model.model.layers[1].register_forward_hook(
-        lambda _m, _i, out: kept.append(out[0] if isinstance(out, tuple) else out)
+        lambda _m, _i, out: references.append(out[0] if isinstance(out, tuple) else out)
     )
     try:
         inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "image_attention_mask", "pixel_values")}
@@ -129,7 +129,7 @@ def losses(
     targets, weights = batch["input_ids"][:, 1:], batch["weights"][:, 1:]
     token_loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     main = (token_loss * weights.flatten()).sum() / weights.sum()
-    hidden = kept[0]
+    hidden = references[0]
     auxiliary = sum(
         F.cross_entropy(head(hidden).flatten(0, 1), batch[name].flatten(), ignore_index=-1)
         for head, name in zip(heads, ("colour", "shape"), strict=True)

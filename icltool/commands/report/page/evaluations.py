@@ -194,7 +194,7 @@ class _Gathering:
             if row is None:
                 continue
             example = examples.get(query_id)
-            image = self.times[key].shown(_images(row)[-1] if example is None else example.image)
+            image = self.times[key].usable(_images(row)[-1] if example is None else example.image)
             self.catalogue.query(key, query_id, self.labels[key], example, row["references"], image)
 
     def _results(
@@ -221,7 +221,7 @@ class _Gathering:
         """Positions of the row's demonstrations, in prompt order."""
         for icd, image in zip(row["icd_ids"], _images(row), strict=False):
             example = examples.get(icd)
-            image = self.times[key].shown(image if example is None else example.image)
+            image = self.times[key].usable(image if example is None else example.image)
             yield self.catalogue.demonstration(key, icd, example, image)
 
 

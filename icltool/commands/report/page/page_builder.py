@@ -76,7 +76,7 @@ class Catalogue:
         """The position of the query with this id; what else is given counts where it is new."""
         if (key, id) not in self._queries:
             self._queries[key, id] = len(self.queries)
-            question = "" if example is None else asked(example)
+            question = "" if example is None else question_text(example)
             position = self._image(image, large=True)
             self.queries.append(Query(id, readable(dataset), question, tuple(map(readable, references)), position))
         return self._queries[key, id]
@@ -85,7 +85,7 @@ class Catalogue:
         """The position of the demonstration with this id, as of `query`. To be asked once for each time it is shown."""
         if (key, id) not in self._demonstrations:
             self._demonstrations[key, id] = len(self.demonstrations)
-            texts = ("", "") if example is None else (asked(example), readable(example.label))
+            texts = ("", "") if example is None else (question_text(example), readable(example.label))
             self.demonstrations.append(Demonstration(id, *texts, self._image(image, large=False)))
         position = self._demonstrations[key, id]
         if (image_position := self.demonstrations[position].image) is not None:
@@ -121,21 +121,26 @@ def _shared(page: Page, workspace: Path) -> Page:
     """The page with paths and names taken out of all texts but the data's own and the title."""
 
     @functools.cache
-    def told(text: str) -> str:
+    def shortened(text: str) -> str:
         return without_places(text, workspace)
 
     def lines(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        return tuple((told(name), told(value)) for name, value in pairs)
+        return tuple((shortened(name), shortened(value)) for name, value in pairs)
 
     return replace(
         page,
         sources=tuple(
-            Source(told(one.title), told(_within(one.path, workspace)), lines(one.lines), tuple(map(told, one.remarks)))
+            Source(
+                shortened(one.title),
+                shortened(_within(one.path, workspace)),
+                lines(one.lines),
+                tuple(map(shortened, one.remarks)),
+            )
             for one in page.sources
         ),
         settings=tuple(replace(one, lines=lines(one.lines)) for one in page.settings),
-        results=tuple(replace(one, missing=told(one.missing)) if one.missing else one for one in page.results),
-        remarks=tuple(map(told, page.remarks)),
+        results=tuple(replace(one, missing=shortened(one.missing)) if one.missing else one for one in page.results),
+        remarks=tuple(map(shortened, page.remarks)),
     )
 
 
@@ -147,7 +152,7 @@ def _within(path: str, workspace: Path) -> str:
         return path
 
 
-def asked(example: Example) -> str:
+def question_text(example: Example) -> str:
     """What the prompt says of an example beside its image and its label: question, clue, style or the text to classify (not a
     caption, which is the label itself)."""
     text = "" if example.text == example.label else example.text

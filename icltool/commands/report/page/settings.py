@@ -76,14 +76,14 @@ def read_evaluation(path: Path, position: int) -> Evaluation:
 def with_names(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """The evaluations, with the options beside the names of methods that several of one data set and model have with other
     options."""
-    given = [{r.method: dict(mapping(r.extra.get("options"))) for r in e.results} for e in evaluations]
+    options_of_each = [{r.method: dict(mapping(r.extra.get("options"))) for r in e.results} for e in evaluations]
     named = []
-    for evaluation, options in zip(evaluations, given, strict=True):
+    for evaluation, options in zip(evaluations, options_of_each, strict=True):
         names = {}
         for method, own in options.items():
             others = [
                 one[method]
-                for other, one in zip(evaluations, given, strict=True)
+                for other, one in zip(evaluations, options_of_each, strict=True)
                 if method in one and (other.key, other.model) == (evaluation.key, evaluation.model)
             ]
             keys = dict.fromkeys(key for one in others for key in one)

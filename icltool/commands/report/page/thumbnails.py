@@ -102,7 +102,7 @@ def make_thumbnails(
             thumbnails = Thumbnails(tuple(images), tuple(maker.remarks()))
             if thumbnails.bytes <= budget:
                 return thumbnails
-    return _most_wanted(thumbnails, large, uses, budget)
+    return _most_used(thumbnails, large, uses, budget)
 
 
 def weight(image: Thumbnail) -> int:
@@ -215,7 +215,7 @@ def _first_fitting(maker: _Maker, pool: ThreadPoolExecutor, sizes: Sequence[Size
     return bisect_left(range(last), True, min(1, last), key=fits)
 
 
-def _most_wanted(thumbnails: Thumbnails, large: frozenset[int], uses: Sequence[int], budget: int) -> Thumbnails:
+def _most_used(thumbnails: Thumbnails, large: frozenset[int], uses: Sequence[int], budget: int) -> Thumbnails:
     """Those that fit: of queries first, then of the demonstrations that are seen most."""
     order = sorted(range(len(thumbnails.images)), key=lambda p: (p not in large, -uses[p], p))
     images: list[Thumbnail | None] = [None] * len(thumbnails.images)

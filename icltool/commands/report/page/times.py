@@ -19,7 +19,7 @@ class ImageTimes:
         self._label, self._made, self._changed = label, written, changed
         self._newer: dict[str, bool] = {}
 
-    def shown(self, reference: str) -> str:
+    def usable(self, reference: str) -> str:
         """The reference of an image; "" where it is left out, or there is none."""
         if not reference:
             return ""

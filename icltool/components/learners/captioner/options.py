@@ -16,7 +16,7 @@ from icltool.components.learners.options import (
     none_of,
 )
 from icltool.contracts import GenerationOptions, Task
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 
 #: What changes speed and files beside the weights, and not the weights.
 _UNDECIDING = frozenset({"loggers", "workers", "reward_workers", "save_every"})
@@ -245,4 +245,4 @@ def with_recipe(options: CaptionerOptions, recipe: Mapping[str, object]) -> Capt
         still_valid = () if own_schedule else ("warmup_lr",)
         recipe = {name: value for name, value in recipe.items() if name not in _RISE or name in still_valid}
     values = {name: getattr(options, name) for name in set_by_user}
-    return made("captioner", CaptionerOptions, {**recipe, **values})
+    return options_from("captioner", CaptionerOptions, {**recipe, **values})

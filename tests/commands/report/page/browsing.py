@@ -33,8 +33,8 @@ class Report:
     def clean(self) -> None:
         """No message in the console, no dialog, nothing asked for but the file."""
         assert self.browser.console() == []
-        asked = {url.split("#")[0] for url in self.browser.requests() if not url.startswith("data:")}
-        assert asked <= {file.as_uri() for file in self.files.values()} | {"about:blank"}
+        addresses = {url.split("#")[0] for url in self.browser.requests() if not url.startswith("data:")}
+        assert addresses <= {file.as_uri() for file in self.files.values()} | {"about:blank"}
 
     def choose(self, **values: Any) -> None:
         for name, value in values.items():
@@ -54,8 +54,8 @@ class Report:
 
     @property
     def count(self) -> int:
-        told = str(self.browser.run("return document.getElementById('count').textContent"))
-        return int(told.split()[0].replace(",", ""))
+        text = str(self.browser.run("return document.getElementById('count').textContent"))
+        return int(text.split()[0].replace(",", ""))
 
     @property
     def titles(self) -> list[str]:

@@ -27,18 +27,18 @@ class Element:
 
     def all(self, tag: str = "", **attributes: str) -> list[Element]:
         """Every element below of this tag with these attributes ("class_" is a class among others)."""
-        found = []
+        results = []
         for child in self.children:
-            wanted = all(
+            matching = all(
                 value in child.attributes.get("class", "").split()
                 if name == "class_"
                 else child.attributes.get(name) == value
                 for name, value in attributes.items()
             )
-            if wanted and tag in {"", child.tag}:
-                found.append(child)
-            found += child.all(tag, **attributes)
-        return found
+            if matching and tag in {"", child.tag}:
+                results.append(child)
+            results += child.all(tag, **attributes)
+        return results
 
 
 class _Parser(HTMLParser):
@@ -49,11 +49,11 @@ class _Parser(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         names = [name for name, _ in attributes]
         assert len(names) == len(set(names)), f"an attribute twice: {tag} {names}"
-        made = Element(tag, {name: value or "" for name, value in attributes}, self.open)
-        self.open.children.append(made)
-        self.open.parts.append(made)
+        element = Element(tag, {name: value or "" for name, value in attributes}, self.open)
+        self.open.children.append(element)
+        self.open.parts.append(element)
         if tag not in _VOID:
-            self.open = made
+            self.open = element
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.tag == tag, f"</{tag}> within {self.open.tag}"

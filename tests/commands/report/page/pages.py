@@ -77,7 +77,7 @@ def evaluations(
     """
     rng = np.random.default_rng(seed)
     images: list[Thumbnail] = []
-    asked, examples = [], []
+    page_queries, examples = [], []
     for i in range(icds):
         shape, colour = _scene(rng)
         images.append(image(shape, colour, (112, 84), rng))
@@ -87,12 +87,12 @@ def evaluations(
         images.append(image(shape, colour, (208, 156), rng))
         answers = (colour,) * 8 + ("grey", "dark " + colour)
         question = f"What colour is the {shape} in the middle of the image?"
-        asked.append(Query(100 + 7 * i, "rooms (vqa)", question, answers, icds + i))
+        page_queries.append(Query(100 + 7 * i, "rooms (vqa)", question, answers, icds + i))
     names = METHODS[:methods]
     places = [(0, "zero-shot", 0)] + [(0, name, k) for name in names[1:] for k in shots]
     results, base = [], {}
     for place, (_, name, k) in enumerate(places):
-        for q, query in enumerate(asked):
+        for q, query in enumerate(page_queries):
             chosen = tuple(int(d) for d in rng.choice(icds, k, replace=False))
             results.append(_answer(place, q, query, chosen, examples, names.index(name), base, rng))
     results[-1] = replace(results[-1], answer="", raw="", scores={}, gains={}, missing="out of memory, three times")
@@ -106,7 +106,7 @@ def evaluations(
         metrics=("vqa-accuracy", "mean-rank"),
         settings=settings,
         comparisons=_comparisons(settings),
-        queries=tuple(asked),
+        queries=tuple(page_queries),
         demonstrations=tuple(examples),
         images=tuple(images),
         results=tuple(results),
@@ -162,8 +162,8 @@ def _setting(place: int, results: list[Result], evaluation: int, method: str, sh
     mine = [r for r in results if r.setting == place]
     metrics = {m: _interval([r.scores[m] for r in mine if r.scores]) for m in ("vqa-accuracy", "mean-rank")}
     gains = {m: _interval([r.gains[m] for r in mine if r.gains]) for m in metrics} if shots else {}
-    found = [r.gains["vqa-accuracy"] for r in mine if r.gains]
-    counts = (sum(g > 0 for g in found), sum(g < 0 for g in found), sum(g == 0 for g in found))
+    own_gains = [r.gains["vqa-accuracy"] for r in mine if r.gains]
+    counts = (sum(g > 0 for g in own_gains), sum(g < 0 for g in own_gains), sum(g == 0 for g in own_gains))
     cost = {"GFLOP": 18.0 + 21.0 * shots, "prompt tokens": 12.0 + 19.0 * shots, "seconds": 0.031 + 0.02 * shots}
     return Shown(
         evaluation=evaluation,
@@ -180,7 +180,7 @@ def _setting(place: int, results: list[Result], evaluation: int, method: str, sh
 
 
 def _comparisons(settings: tuple[Shown, ...]) -> tuple[Comparison, ...]:
-    found = []
+    comparisons = []
     for one in settings[1:]:
         for other in settings[1:]:
             if one.shots == other.shots and one.method < other.method:
@@ -188,8 +188,8 @@ def _comparisons(settings: tuple[Shown, ...]) -> tuple[Comparison, ...]:
                 names = f"{one.method} {one.shots}-shot", f"{other.method} {other.shots}-shot"
                 p = float(np.exp(-abs(gap)))
                 difference = Interval(gap, gap - 6.1, gap + 6.4)
-                found.append(Comparison(0, *names, "vqa-accuracy", difference, p, min(1.0, 3 * p)))
-    return tuple(found)
+                comparisons.append(Comparison(0, *names, "vqa-accuracy", difference, p, min(1.0, 3 * p)))
+    return tuple(comparisons)
 
 
 def _extra(settings: tuple[Shown, ...]) -> dict[str, Any]:
@@ -210,13 +210,13 @@ def mixed() -> Page:
     one, other = evaluations(6, 2, (2,), 10), evaluations(5, 2, (2,), 10, seed=1)
     queries, icds, images = len(one.queries), len(one.demonstrations), len(one.images)
 
-    def setting(found: Shown, name: str, place: int) -> Shown:
-        metrics = {name: found.metrics["vqa-accuracy"]}
-        return replace(found, evaluation=place, metrics=metrics, gains={}, outcomes={})
+    def setting(item: Shown, name: str, place: int) -> Shown:
+        metrics = {name: item.metrics["vqa-accuracy"]}
+        return replace(item, evaluation=place, metrics=metrics, gains={}, outcomes={})
 
-    def result(found: Result, name: str) -> Result:
-        scores, gains = ({name: f["vqa-accuracy"]} if "vqa-accuracy" in f else {} for f in (found.scores, found.gains))
-        return replace(found, scores=scores, gains=gains)
+    def result(item: Result, name: str) -> Result:
+        scores, gains = ({name: f["vqa-accuracy"]} if "vqa-accuracy" in f else {} for f in (item.scores, item.gains))
+        return replace(item, scores=scores, gains=gains)
 
     moved = [
         replace(
@@ -258,7 +258,7 @@ def sequences(anchors: int = 12, beams: int = 3, shots: int = 4, icds: int = 40,
     examples = tuple(
         replace(d, text="", label=f"a {d.label} thing {d.id} stands by the window") for d in page.demonstrations
     )
-    asked = tuple(
+    queries = tuple(
         replace(q, question="", dataset="rooms (caption)", references=(f"a {q.references[0]} shape in a room",))
         for q in page.queries
     )
@@ -282,7 +282,7 @@ def sequences(anchors: int = 12, beams: int = 3, shots: int = 4, icds: int = 40,
         lower_is_better=frozenset(),
         settings=_beams(results, beams, shots, anchors),
         comparisons=(),
-        queries=asked,
+        queries=queries,
         demonstrations=examples,
         results=tuple(results),
         extra=_search(results, beams, shots, anchors, examples),

@@ -103,15 +103,15 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     for number in range(queries):
         first = queries + (method * queries + number) * shots
-        shown = every[first : first + shots]
-        blocks = [f"<image>Caption:{one.label}<|endofchunk|>" for one in shown]
+        demonstrations = every[first : first + shots]
+        blocks = [f"<image>Caption:{one.label}<|endofchunk|>" for one in demonstrations]
         answer = sentence(rng)
         yield {
             "query_id": number,
             "group": "",
-            "icd_ids": [one.id for one in shown],
+            "icd_ids": [one.id for one in demonstrations],
             "prompt": "".join(blocks) + "<image>Caption:",
-            "images": [one.image for one in (*shown, every[number])],
+            "images": [one.image for one in (*demonstrations, every[number])],
             "raw": answer,
             "answer": answer,
             "references": list(every[number].references),

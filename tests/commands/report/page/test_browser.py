@@ -54,7 +54,7 @@ def test_every_filter_leaves_what_fits(small: tuple[Report, Page]) -> None:
     assert all("i2i, 2 shots" in text for text in report.texts(".under"))
     report.browser.click("#reset")
     metric = "vqa-accuracy"
-    wanted = {
+    expected = {
         "right": sum(r.scores.get(metric) == 100 for r in page.results),
         "wrong": sum(r.scores.get(metric) == 0 for r in page.results),
         "better": sum(r.gains.get(metric, 0) > 0 for r in page.results),
@@ -64,12 +64,12 @@ def test_every_filter_leaves_what_fits(small: tuple[Report, Page]) -> None:
         "copied": sum(bool(r.copied) for r in page.results),
         "missing": 1,
     }
-    for outcome, number in wanted.items():
+    for outcome, number in expected.items():
         report.choose(outcome=outcome)
         assert report.count == number, outcome
     assert report.texts(".badge") == ["No answer"]
     assert "out of memory, three times" in report.texts(".card")[0]
-    assert wanted["leak"] > 0
+    assert expected["leak"] > 0
     assert report.browser.count("#outcome option:disabled") == 0
     report.browser.click("#reset")
     report.choose(metric=1, outcome="better")
@@ -93,14 +93,14 @@ def test_orders(small: tuple[Report, Page]) -> None:
     report, page = small
     gains = sorted((r.gains["vqa-accuracy"] for r in page.results if r.gains), reverse=True)[:24]
 
-    def shown() -> list[str]:
+    def gain_texts() -> list[str]:
         return [t for t in report.texts(".gain") if t]
 
     report.choose(sort="gain")
-    assert Counter("better" in t for t in shown()) == Counter(g > 0 for g in gains)
-    assert "▲ +100.0 better than zero-shot" in shown()[0]
+    assert Counter("better" in t for t in gain_texts()) == Counter(g > 0 for g in gains)
+    assert "▲ +100.0 better than zero-shot" in gain_texts()[0]
     report.choose(sort="loss")
-    assert "▼ −100.0 worse than zero-shot" in shown()[0]
+    assert "▼ −100.0 worse than zero-shot" in gain_texts()[0]
     report.choose(sort="worst", method="i2i")
     assert report.texts(".card")[0].count("0.0") >= 1
     report.choose(sort="id")
@@ -113,17 +113,17 @@ def test_orders(small: tuple[Report, Page]) -> None:
 def test_pages_and_addresses(small: tuple[Report, Page]) -> None:
     report, page = small
 
-    def shown() -> list[str]:
+    def captions() -> list[str]:
         return report.texts(".card .under")
 
-    first = shown()
+    first = captions()
     report.browser.click(".strip .next")
-    report.browser.until(lambda: shown() != first)
+    report.browser.until(lambda: captions() != first)
     assert report.browser.run("return location.hash") == "#?page=2"
     assert report.texts(".place") == ["Page 2 of 3"] * 2
     assert report.browser.run("return document.activeElement.id") == "count"
     report.browser.run("history.back()")
-    report.browser.until(lambda: shown() == first)
+    report.browser.until(lambda: captions() == first)
     report.open("small", "#?q=red&view=pair&a=4&b=0&outcome=a-wins&sort=lead")
     assert report.browser.value("#q") == "red"
     assert report.browser.value("#outcome") == "a-wins"

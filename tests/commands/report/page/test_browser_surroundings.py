@@ -48,9 +48,9 @@ def test_hostile_texts_stay_texts(report: Report) -> None:
     for words in ("<script>alert(1)</script>", "</script><script>alert(3)</script>", "\u202etxet"):
         report.search(words)
         assert report.count == len(page.results)
-    shown = set(report.texts(".data"))
-    assert set(pages.HOSTILE) <= shown
-    assert "\n".join(pages.HOSTILE) in shown
+    texts = set(report.texts(".data"))
+    assert set(pages.HOSTILE) <= texts
+    assert "\n".join(pages.HOSTILE) in texts
     apart = browser.run(
         "return [...document.querySelectorAll('.data')].every((e) => getComputedStyle(e).unicodeBidi !== 'normal')"
     )

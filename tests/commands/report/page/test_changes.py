@@ -67,11 +67,11 @@ def test_changed_images_of_another_version_are_left_out(folder: Path, tmp_path: 
 
 def test_sequences_count_them_too(folder: Path, tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path / "ws" / "datasets" / "photos" / "caption")
-    made = Provenance({"dataset": "photos", "task": "caption"}, dataset.fingerprint)
+    provenance = Provenance({"dataset": "photos", "task": "caption"}, dataset.fingerprint)
     path = tmp_path / "ws" / "sequences" / "hand.h5"
     path.parent.mkdir()
     tiny = result(3, [[4, 5], [5, 4]], [0.5 + 2.5e-6, 0.5 + 1e-6], 0.5)
-    with SequenceWriter(path, made, 2, beam_size=2, candidates=10, total=1) as file:
+    with SequenceWriter(path, provenance, 2, beam_size=2, candidates=10, total=1) as file:
         file.append(tiny)
     assert sequences_page(path, tmp_path / "ws").page.remarks == ()
     overwrite(tmp_path, 5)

@@ -122,6 +122,6 @@ def test_templates_escape_all_but_the_page_s_own_files() -> None:
         one.name: one.read_text() for one in files("icltool.commands.report.page").joinpath("templates").iterdir()
     }
     assert len(sources) >= 5
-    unescaped = [found for text in sources.values() for found in re.findall(r"\{\{([^}]*?)\|\s*safe\b", text)]
+    unescaped = [match for text in sources.values() for match in re.findall(r"\{\{([^}]*?)\|\s*safe\b", text)]
     assert sorted(name.strip() for name in unescaped) == ["first", "script", "style"]
     assert not any("autoescape" in text for text in sources.values())

@@ -28,7 +28,7 @@ from icltool.store.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def made(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def read_only_workspace(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with two evaluations: captions with several seeds, shots and costs, and vqa in two orders. Read only."""
     root = tmp_path_factory.mktemp("report") / "ws"
     shutil.copytree(small_world / "embeddings", root / "embeddings")
@@ -42,9 +42,9 @@ def made(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(made: Path, tmp_path: Path) -> Path:
+def world(read_only_workspace: Path, tmp_path: Path) -> Path:
     """The same workspace, to write into."""
-    return Path(shutil.copytree(made, tmp_path / "copy"))
+    return Path(shutil.copytree(read_only_workspace, tmp_path / "copy"))
 
 
 def folders(root: Path) -> list[Path]:
@@ -56,42 +56,42 @@ def page_of(root: Path, **options: Any) -> Page:
     return replace(evaluations_page(folders(root), root, **options).without_images(), made="")
 
 
-def test_figures_are_those_of_the_results(made: Path) -> None:
-    page, number = page_of(made), 0
+def test_figures_are_those_of_the_results(read_only_workspace: Path) -> None:
+    page, number = page_of(read_only_workspace), 0
     assert page.metrics == ("cider", "vqa-accuracy")
     assert [source.title for source in page.sources] == [f"shapes ({t}), tiny-idefics" for t in ("caption", "vqa")]
-    for position, folder in enumerate(folders(made)):
+    for position, folder in enumerate(folders(read_only_workspace)):
         results = read_evaluation(folder).results
         for result in results:
-            shown = page.settings[number]
-            assert (shown.evaluation, shown.method, shown.shots, shown.seed) == (
+            setting = page.settings[number]
+            assert (setting.evaluation, setting.method, setting.shots, setting.seed) == (
                 position,
                 result.method,
                 result.shots,
                 result.seed,
             )
-            assert {k: (v.mean, v.low, v.high) for k, v in shown.metrics.items()} == {
+            assert {k: (v.mean, v.low, v.high) for k, v in setting.metrics.items()} == {
                 k: (v.mean, v.low, v.high) for k, v in result.metrics.items()
             }
             gains = result.extra.get("gains", {}).get("metrics", {})
-            assert {k: (v.mean, v.low, v.high) for k, v in shown.gains.items()} == {
+            assert {k: (v.mean, v.low, v.high) for k, v in setting.gains.items()} == {
                 k: (v["mean"], v["low"], v["high"]) for k, v in gains.items()
             }
-            assert {k: sum(v) for k, v in shown.outcomes.items()} == dict.fromkeys(gains, 5)
+            assert {k: sum(v) for k, v in setting.outcomes.items()} == dict.fromkeys(gains, 5)
             if cost := result.extra.get("cost"):
-                assert shown.cost["GFLOP"] == cost["flops"] / 1e9
-                assert shown.cost["prompt tokens"] == cost["prompt_tokens"]
+                assert setting.cost["GFLOP"] == cost["flops"] / 1e9
+                assert setting.cost["prompt tokens"] == cost["prompt_tokens"]
             number += 1
     assert number == len(page.settings)
     orders = next(s for s in page.settings if s.evaluation == 1 and s.method == "random")
     assert any(name.startswith("vqa-accuracy over 2 orders") for name, _ in orders.lines)
 
 
-def test_comparisons_and_seeds_are_those_of_the_analysis(made: Path) -> None:
-    page, analysis = page_of(made), read_evaluation(folders(made)[0]).analysis
+def test_comparisons_and_seeds_are_those_of_the_analysis(read_only_workspace: Path) -> None:
+    page, analysis = page_of(read_only_workspace), read_evaluation(folders(read_only_workspace)[0]).analysis
     own = [c for c in page.comparisons if c.evaluation == 0]
-    found = {(c.first, c.second): (c.difference.mean, c.p) for c in own if c.second != "zero-shot"}
-    assert found == {
+    comparisons = {(c.first, c.second): (c.difference.mean, c.p) for c in own if c.second != "zero-shot"}
+    assert comparisons == {
         (f"{d['a']} {d['shots']}-shot", f"{d['b']} {d['shots']}-shot"): (d["mean"], d["p"])
         for d in analysis["differences"]
     }
@@ -106,28 +106,28 @@ def test_comparisons_and_seeds_are_those_of_the_analysis(made: Path) -> None:
     json.dumps(page.extra, allow_nan=False)
 
 
-def test_answers_are_those_of_the_predictions(made: Path) -> None:
-    page = page_of(made)
-    shown = {(r.setting, page.queries[r.query].dataset, page.queries[r.query].id): r for r in page.results}
+def test_answers_are_those_of_the_predictions(read_only_workspace: Path) -> None:
+    page = page_of(read_only_workspace)
+    results = {(r.setting, page.queries[r.query].dataset, page.queries[r.query].id): r for r in page.results}
     count, number = 0, 0
-    for folder, task in zip(folders(made), ("caption", "vqa"), strict=True):
-        dataset = open_dataset(made / "datasets" / "shapes" / task)
+    for folder, task in zip(folders(read_only_workspace), ("caption", "vqa"), strict=True):
+        dataset = open_dataset(read_only_workspace / "datasets" / "shapes" / task)
         index, queries = dataset.split("train"), dataset.split("validation")
         for result in read_evaluation(folder).results:
             file = folder / "predictions" / f"{result.method}-{result.shots}-shot-seed{result.seed}.jsonl"
             for row in read_predictions(file):
-                found = shown[number, f"shapes ({task})", row["query_id"]]
-                assert (found.prompt, found.raw, found.answer) == (row["prompt"], row["raw"], row["answer"])
-                assert (found.scores, found.gains) == (row["scores"], row.get("gain", {}))
-                assert {page.demonstrations[d].id for d in found.demonstrations} >= set(row["copied"])
-                assert [page.demonstrations[found.demonstrations[c]].id for c in found.copied] == row["copied"]
-                assert found.leaks == row["shared"]
+                actual = results[number, f"shapes ({task})", row["query_id"]]
+                assert (actual.prompt, actual.raw, actual.answer) == (row["prompt"], row["raw"], row["answer"])
+                assert (actual.scores, actual.gains) == (row["scores"], row.get("gain", {}))
+                assert {page.demonstrations[d].id for d in actual.demonstrations} >= set(row["copied"])
+                assert [page.demonstrations[actual.demonstrations[c]].id for c in actual.copied] == row["copied"]
+                assert actual.leaks == row["shared"]
                 examples = index.rows([index.row_of(icd) for icd in row["icd_ids"]])
-                demonstrations = [page.demonstrations[d] for d in found.demonstrations]
+                demonstrations = [page.demonstrations[d] for d in actual.demonstrations]
                 assert [(d.id, d.text, d.label) for d in demonstrations] == [
                     (e.id, e.question, e.label) for e in examples
                 ]
-                query = page.queries[found.query]
+                query = page.queries[actual.query]
                 example = queries[queries.row_of(query.id)]
                 assert (query.question, list(query.references)) == (example.question, row["references"])
                 count += 1
@@ -136,32 +136,32 @@ def test_answers_are_those_of_the_predictions(made: Path) -> None:
     assert len(page.queries) == 10, "one for each data set and id, however many settings"
 
 
-def test_images_are_listed_once(made: Path) -> None:
-    draft = evaluations_page(folders(made), made)
+def test_images_are_listed_once(read_only_workspace: Path) -> None:
+    draft = evaluations_page(folders(read_only_workspace), read_only_workspace)
     assert len(set(draft.references)) == len(draft.references)
     queries, demonstrations = draft.page.queries, draft.page.demonstrations
     assert draft.large == {query.image for query in queries}
-    index = open_dataset(made / "datasets" / "shapes" / "caption").split("train")
+    index = open_dataset(read_only_workspace / "datasets" / "shapes" / "caption").split("train")
     one = demonstrations[0]
     assert draft.references[one.image or 0] == index[index.row_of(one.id)].image
-    shown = [d for r in draft.page.results for d in r.demonstrations if demonstrations[d].image == one.image]
-    assert draft.uses[one.image or 0] == len(shown) > 0
+    uses = [d for r in draft.page.results for d in r.demonstrations if demonstrations[d].image == one.image]
+    assert draft.uses[one.image or 0] == len(uses) > 0
 
 
-def test_the_same_inputs_give_the_same_page(made: Path) -> None:
-    assert page_of(made) == page_of(made)
-    assert page_of(made, queries=4, seed=1) == page_of(made, queries=4, seed=1)
+def test_the_same_inputs_give_the_same_page(read_only_workspace: Path) -> None:
+    assert page_of(read_only_workspace) == page_of(read_only_workspace)
+    assert page_of(read_only_workspace, queries=4, seed=1) == page_of(read_only_workspace, queries=4, seed=1)
 
 
-def test_a_sample_is_drawn_and_said(made: Path) -> None:
-    page = page_of(made, queries=4)
+def test_a_sample_is_drawn_and_said(read_only_workspace: Path) -> None:
+    page = page_of(read_only_workspace, queries=4)
     assert [q.dataset for q in page.queries] == ["shapes (caption)"] * 2 + ["shapes (vqa)"] * 2
     assert page.remarks == ("the gallery has 4 of 10 queries, drawn with seed 0: --max-queries shows more",)
-    assert page.settings == page_of(made).settings, "tables are of all"
-    more = {(q.dataset, q.id) for q in page_of(made, queries=8).queries}
+    assert page.settings == page_of(read_only_workspace).settings, "tables are of all"
+    more = {(q.dataset, q.id) for q in page_of(read_only_workspace, queries=8).queries}
     assert {(q.dataset, q.id) for q in page.queries} < more
-    assert page_of(made, queries=-1).remarks == page_of(made, queries=10).remarks == ()
-    assert not page_of(made, queries=0).results
+    assert page_of(read_only_workspace, queries=-1).remarks == page_of(read_only_workspace, queries=10).remarks == ()
+    assert not page_of(read_only_workspace, queries=0).results
 
 
 def test_queries_of_more_evaluations_come_first() -> None:

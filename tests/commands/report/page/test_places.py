@@ -31,39 +31,39 @@ PAYLOAD = re.compile(r"[A-Za-z0-9+/=]{400,}")
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where ada.l keeps a workspace, with an evaluation of four queries and a sequences file that nothing is right with."""
-    found = tmp_path / "home" / "ada.l"
-    folder = big_evaluation(found, 4, 2, 1, different=4)
-    monkeypatch.setenv("HOME", str(found))
+    home_folder = tmp_path / "home" / "ada.l"
+    folder = big_evaluation(home_folder, 4, 2, 1, different=4)
+    monkeypatch.setenv("HOME", str(home_folder))
     monkeypatch.setenv("USER", "ada.l")
-    shutil.rmtree(found / "ws" / "datasets")
+    shutil.rmtree(home_folder / "ws" / "datasets")
     content = read_json(folder / "results.json")
     content["provenance"]["configuration"] |= {
-        "model_path": str(found / "models" / "small"),
-        "plan": str(found / "ws" / "exports" / "plan.json"),
+        "model_path": str(home_folder / "models" / "small"),
+        "plan": str(home_folder / "ws" / "exports" / "plan.json"),
         "scratch": "/scratch/ada.l/cache",
     }
     content["results"][0]["extra"] = {
-        "finetuned": {"file": str(found / "tuned" / "best.safetensors")},
-        "intervention": {"file": str(found / "ws" / "checkpoints" / "v" / "last.safetensors")},
+        "finetuned": {"file": str(home_folder / "tuned" / "best.safetensors")},
+        "intervention": {"file": str(home_folder / "ws" / "checkpoints" / "v" / "last.safetensors")},
     }
     write_json(folder / "results.json", content)
     (folder / "predictions" / "method-1-1-shot-seed0.jsonl").unlink()
     rows = read_predictions(folder / "predictions" / "method-0-1-shot-seed0.jsonl")
-    rows[0]["images"] = [str(found / "images" / "gone.jpg")] * 2
+    rows[0]["images"] = [str(home_folder / "images" / "gone.jpg")] * 2
     rows[0]["answer"] = "a letter to /home/ada.l/"
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "predictions" / "method-0-1-shot-seed0.jsonl").write_text(text)
-    write_failures(folder / "results.json", [{"error": f"cannot read {found}/images/1.jpg"}])
-    (found / "ws" / "sequences").mkdir()
-    made = Provenance({"dataset": "photos", "task": "caption", "model_path": str(found / "models")}, "f00d")
-    path = found / "ws" / "sequences" / "hand.h5"
-    with SequenceWriter(path, made, 2, beam_size=2, candidates=10, total=4) as file:
+    write_failures(folder / "results.json", [{"error": f"cannot read {home_folder}/images/1.jpg"}])
+    (home_folder / "ws" / "sequences").mkdir()
+    provenance = Provenance({"dataset": "photos", "task": "caption", "model_path": str(home_folder / "models")}, "f00d")
+    path = home_folder / "ws" / "sequences" / "hand.h5"
+    with SequenceWriter(path, provenance, 2, beam_size=2, candidates=10, total=4) as file:
         file.append(result(1, [[2, 3], [3, 2]], [5.0, 4.0], 1.0))
-    write_failures(path, [{"error": f"cannot read {found}/ws/images/1.jpg"}])
-    return found
+    write_failures(path, [{"error": f"cannot read {home_folder}/ws/images/1.jpg"}])
+    return home_folder
 
 
-def shown(page: Path) -> tuple[str, str]:
+def markup_and_data(page: Path) -> tuple[str, str]:
     """(the markup, what the page's script reads)."""
     html = page.read_text(encoding="utf-8")
     packed = next(text for text in PAYLOAD.findall(html) if text.startswith("H4sI"))
@@ -76,12 +76,12 @@ def test_no_home_and_no_name_is_in_the_file(home: Path, kind: str, form: str, mo
     monkeypatch.chdir(home)
     workspace = home / "ws" if form == "absolute" else Path("ws")
     more: dict[str, Any] = {"sequences": workspace / "sequences" / "hand.h5"} if kind == "sequences" else {}
-    made = report.run(ReportConfig(workspace=workspace, output=home / "page.html", **more), SilentProgress())
-    html, payload = shown(home / "page.html")
+    outcome = report.run(ReportConfig(workspace=workspace, output=home / "page.html", **more), SilentProgress())
+    html, payload = markup_and_data(home / "page.html")
     gallery = payload.replace("a letter to /home/ada.l/", "")
     assert str(home) not in html + gallery
     assert "ada.l" not in html + gallery
-    assert not [line for line in made.lines() if "ada.l" in line]
+    assert not [line for line in outcome.lines() if "ada.l" in line]
     assert "photos (caption)" in html
     assert ("a letter to /home/ada.l/" in payload) == (kind == "evaluations")
 

@@ -56,8 +56,8 @@ def beams() -> Element:
 
 def payload(top: Element) -> dict[str, object]:
     [packed] = top.all("script", id="payload")
-    found: dict[str, object] = json.loads(gzip.decompress(base64.b64decode(packed.text, validate=True)))
-    return found
+    content: dict[str, object] = json.loads(gzip.decompress(base64.b64decode(packed.text, validate=True)))
+    return content
 
 
 def digest(element: Element) -> str:
@@ -113,8 +113,8 @@ def test_ids_are_unique_and_every_reference_has_one(kind: str, request: pytest.F
                 assert set(value.split()) <= set(ids)
             if name == "href" and value.startswith("#"):
                 assert value[1:] in ids
-            if found := re.match(r"url\(#(.+)\)", value):
-                assert found[1] in ids
+            if match := re.match(r"url\(#(.+)\)", value):
+                assert match[1] in ids
 
 
 def test_headings_follow_one_another(top: Element, beams: Element) -> None:
@@ -136,8 +136,8 @@ def test_hostile_texts_stay_texts(top: Element, hostile: Element) -> None:
     [title] = hostile.all("h1")
     assert title.text == pages.HOSTILE[0]
     assert [e.text for e in hostile.all("ul", class_="remarks")[0].children] == list(pages.HOSTILE)
-    told = [e.text for e in hostile.all("dd")]
-    assert set(pages.HOSTILE) <= set(told)
+    texts = [e.text for e in hostile.all("dd")]
+    assert set(pages.HOSTILE) <= set(texts)
     methods = {row[0] for table in hostile.all("table") for row in rows(table)}
     assert set(pages.HOSTILE[:2]) <= methods
 
@@ -170,19 +170,19 @@ def test_tables_hold_the_figures(page: Page, top: Element) -> None:
     table = top.all("table")[0]
     header, *body = rows(table)
     assert header == ["method", "0-shot", "2-shot", "4-shot"]
-    found = {(s.method, s.shots): s.metrics["vqa-accuracy"] for s in page.settings}
-    random = found["random", 2]
-    wanted = f"{random.mean:.1f} [{random.low:.1f}, {random.high:.1f}]"
-    assert dict(zip(header, next(r for r in body if r[0] == "random"), strict=True))["2-shot"] == wanted
+    figures = {(s.method, s.shots): s.metrics["vqa-accuracy"] for s in page.settings}
+    random = figures["random", 2]
+    expected = f"{random.mean:.1f} [{random.low:.1f}, {random.high:.1f}]"
+    assert dict(zip(header, next(r for r in body if r[0] == "random"), strict=True))["2-shot"] == expected
     assert body[0][2:] == ["–", "–"], "zero-shot has no shots"
-    best = {f"{max(i.mean for (_, k), i in found.items() if k == shots):.1f}" for shots in (2, 4)}
+    best = {f"{max(i.mean for (_, k), i in figures.items() if k == shots):.1f}" for shots in (2, 4)}
     assert {e.text for e in table.all("strong", class_="best")} == best
 
 
 def test_lower_is_better_where_it_is(page: Page) -> None:
     table = parsed(metric_table(page, page.settings, "mean-rank"))
-    found = [s.metrics["mean-rank"].mean for s in page.settings if s.shots == 4]
-    assert f"{min(found):.1f}" in {e.text for e in table.all("strong", class_="best")}
+    means = [s.metrics["mean-rank"].mean for s in page.settings if s.shots == 4]
+    assert f"{min(means):.1f}" in {e.text for e in table.all("strong", class_="best")}
     assert "lower is better" in table.all("caption")[0].text
 
 
@@ -227,14 +227,14 @@ def test_means_over_seeds_stand_for_their_seeds(page: Page) -> None:
     settings = [page.settings[0], *(replace(one, seed=seed) for seed in (0, 1, 2)), replace(one, shots=9, seed=1)]
     mean = {"mean": 41.0, "low": 40.0, "high": 42.0}
     entry = {"method": one.method, "shots": one.shots, "seeds": [0, 1], "metrics": {"vqa-accuracy": mean}}
-    shown = over_seeds(settings, [entry])
-    assert [(s.method, s.shots, s.seed) for s in shown[1:]] == [
+    merged = over_seeds(settings, [entry])
+    assert [(s.method, s.shots, s.seed) for s in merged[1:]] == [
         (one.method, 2, 0),
         (one.method, 2, 2),
         (one.method, 9, 1),
     ]
-    assert shown[1].metrics["vqa-accuracy"] == Interval(41.0, 40.0, 42.0)
-    assert shown[1].cost == one.cost
+    assert merged[1].metrics["vqa-accuracy"] == Interval(41.0, 40.0, 42.0)
+    assert merged[1].cost == one.cost
     assert over_seeds(settings, []) == settings
 
 
@@ -277,10 +277,10 @@ def test_sequences_show_what_to_judge_them_by(beams: Element) -> None:
 
 
 def _variables() -> dict[str, tuple[str, str]]:
-    found = re.findall(
+    matches = re.findall(
         r"--([a-z0-9-]+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\);", (FILES / "page.css").read_text()
     )
-    return {name: (light, dark) for name, light, dark in found}
+    return {name: (light, dark) for name, light, dark in matches}
 
 
 def _luminance(colour: str) -> float:
@@ -301,8 +301,8 @@ def test_contrast_is_enough_in_both_modes(mode: int) -> None:
     variables = _variables()
     for pairs, least in ((TEXTS, 4.5), (MARKS, 3.0)):
         for ink, ground in pairs:
-            found = contrast(variables[ink][mode], variables[ground][mode])
-            assert found >= least, f"{ink} on {ground}: {found:.2f}"
+            result = contrast(variables[ink][mode], variables[ground][mode])
+            assert result >= least, f"{ink} on {ground}: {result:.2f}"
 
 
 def test_every_colour_of_the_page_is_a_variable() -> None:

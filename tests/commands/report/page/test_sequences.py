@@ -25,7 +25,7 @@ from icltool.store.sequences import SequenceFile, SequenceWriter
 
 
 @pytest.fixture(scope="module")
-def made(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sequence_file(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sequences of six anchors of the small world, in a workspace of their own. Read only."""
     root = tmp_path_factory.mktemp("generated") / "ws"
     shutil.copytree(small_world / "datasets" / "shapes" / "vqa", root / "datasets" / "shapes" / "vqa")
@@ -41,34 +41,34 @@ def page_of(path: Path, **options: int) -> Page:
     return replace(sequences_page(path, Path("nowhere"), **options).without_images(), made="")
 
 
-def test_beams_are_those_of_the_file(made: Path) -> None:
-    page = page_of(made)
+def test_beams_are_those_of_the_file(sequence_file: Path) -> None:
+    page = page_of(sequence_file)
     assert page.kind == "sequences"
     assert page.metrics == ("value", "log-probability")
     assert [s.method for s in page.settings] == [NONE, "beam 1", "beam 2", "beam 3"]
     assert [s.shots for s in page.settings] == [0, 2, 2, 2]
-    shown = {(r.setting, page.queries[r.query].id): r for r in page.results}
-    index = open_dataset(made.parent.parent / "datasets" / "shapes" / "vqa").split("train")
-    with SequenceFile.open(made) as file:
+    by_query = {(r.setting, page.queries[r.query].id): r for r in page.results}
+    index = open_dataset(sequence_file.parent.parent / "datasets" / "shapes" / "vqa").split("train")
+    with SequenceFile.open(sequence_file) as file:
         results = list(file.results())
     for result in results:
-        before = shown[0, result.query_id]
+        before = by_query[0, result.query_id]
         assert before.scores == {"value": result.base_value, "log-probability": result.base_log_prob}
         assert before.demonstrations == ()
         anchor = index[index.row_of(result.query_id)]
         query = page.queries[before.query]
         assert (query.question, query.references[0]) == (anchor.question, anchor.label)
         for beam, ids in enumerate(result.icd_ids.tolist()):
-            found = shown[beam + 1, result.query_id]
-            assert [page.demonstrations[d].id for d in found.demonstrations] == ids
-            assert [page.demonstrations[d].label for d in found.demonstrations] == [
+            actual = by_query[beam + 1, result.query_id]
+            assert [page.demonstrations[d].id for d in actual.demonstrations] == ids
+            assert [page.demonstrations[d].label for d in actual.demonstrations] == [
                 index[index.row_of(one)].label for one in ids
             ]
-            assert found.scores["value"] == result.values[beam]
-            assert found.scores["log-probability"] == result.log_probs[beam]
-            assert found.scores["score"] == result.scores[beam]
-            assert found.gains["value"] == result.values[beam] - result.base_value
-            assert found.steps == tuple(result.step_scores[beam])
+            assert actual.scores["value"] == result.values[beam]
+            assert actual.scores["log-probability"] == result.log_probs[beam]
+            assert actual.scores["score"] == result.scores[beam]
+            assert actual.gains["value"] == result.values[beam] - result.base_value
+            assert actual.steps == tuple(result.step_scores[beam])
     assert len(page.results) == 6 * 4
     best = page.settings[1]
     assert best.metrics["value"].mean == pytest.approx(np.mean([r.values[0] for r in results]))
@@ -77,9 +77,9 @@ def test_beams_are_those_of_the_file(made: Path) -> None:
     assert dict(page.sources[0].lines)["beam size"] == "3"
 
 
-def test_figures_are_of_all_anchors_and_the_gallery_is_a_sample(made: Path) -> None:
-    whole, page = page_of(made), page_of(made, queries=2)
-    assert page == page_of(made, queries=2)
+def test_figures_are_of_all_anchors_and_the_gallery_is_a_sample(sequence_file: Path) -> None:
+    whole, page = page_of(sequence_file), page_of(sequence_file, queries=2)
+    assert page == page_of(sequence_file, queries=2)
     assert len(page.queries) == 2
     assert len(page.results) == 2 * 4
     assert page.remarks == ("the gallery has 2 of 6 anchors, drawn with seed 0: --max-queries shows more",)
@@ -93,15 +93,15 @@ def test_figures_are_of_all_anchors_and_the_gallery_is_a_sample(made: Path) -> N
     assert whole.extra["hubness"]["index"] == 107
 
 
-def test_without_the_data_set_the_numbers_are_there(made: Path, tmp_path: Path) -> None:
-    alone = Path(shutil.copy(made, tmp_path / "alone.h5"))
-    page, whole = page_of(alone), page_of(made)
+def test_without_the_data_set_the_numbers_are_there(sequence_file: Path, tmp_path: Path) -> None:
+    alone = Path(shutil.copy(sequence_file, tmp_path / "alone.h5"))
+    page, whole = page_of(alone), page_of(sequence_file)
     assert "no prepared data set in nowhere" in page.remarks[0]
     assert [r.scores for r in page.results] == [r.scores for r in whole.results]
     assert {q.references for q in page.queries} == {()}
     assert page.extra["hubness"]["index"] is None
-    found = sequences_page(alone, made.parent.parent).without_images()
-    assert found.queries == whole.queries, "the given workspace has the data set"
+    actual = sequences_page(alone, sequence_file.parent.parent).without_images()
+    assert actual.queries == whole.queries, "the given workspace has the data set"
 
 
 def result(query_id: int, ids: list[list[int]], values: list[float], base: float) -> QueryResult:

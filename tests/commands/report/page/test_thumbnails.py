@@ -19,8 +19,8 @@ from icltool.execution.progress import SilentProgress
 from tests.commands.report.page.synthetic import photo, photos
 
 
-def opened(made: Thumbnail) -> Image.Image:
-    head, _, data = made.source.partition(",")
+def opened(small: Thumbnail) -> Image.Image:
+    head, _, data = small.source.partition(",")
     assert head == "data:image/webp;base64"
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
@@ -60,11 +60,11 @@ def test_a_quickly_decoded_jpeg_is_the_image_that_models_see(tmp_path: Path, ori
 
 def test_a_thumbnail_looks_like_its_image(tmp_path: Path) -> None:
     photo(2).save(tmp_path / "x.jpg", quality=95)
-    made = thumbnail(str(tmp_path / "x.jpg"), 120, 75)
-    shown = opened(made)
-    assert shown.size == (made.width, made.height) == (120, 90)
-    assert difference(shown, read_image(str(tmp_path / "x.jpg")).resize((120, 90), Image.Resampling.LANCZOS)) < 10
-    assert weight(made) >= len(made.source)
+    small = thumbnail(str(tmp_path / "x.jpg"), 120, 75)
+    image = opened(small)
+    assert image.size == (small.width, small.height) == (120, 90)
+    assert difference(image, read_image(str(tmp_path / "x.jpg")).resize((120, 90), Image.Resampling.LANCZOS)) < 10
+    assert weight(small) >= len(small.source)
     Image.new("RGB", (20, 10), "red").save(tmp_path / "small.png")
     assert (thumbnail(str(tmp_path / "small.png"), 120, 75).width) == 20, "never larger than it is"
 
@@ -80,16 +80,16 @@ def test_regions_are_shown(tmp_path: Path) -> None:
 
 
 def test_queries_are_larger_and_sizes_the_largest_that_fit(images: list[str]) -> None:
-    found = made_in(images, 4, 10**7)
-    assert found.remarks == ()
-    assert [p.width for p in found.images] == [160] * 4 + [64] * 26
+    thumbnails = made_in(images, 4, 10**7)
+    assert thumbnails.remarks == ()
+    assert [p.width for p in thumbnails.images] == [160] * 4 + [64] * 26
     for size, smaller_one in pairwise(LADDER):
-        smaller = made_in(images, 4, found.bytes - 1)
-        assert smaller.bytes < found.bytes
+        smaller = made_in(images, 4, thumbnails.bytes - 1)
+        assert smaller.bytes < thumbnails.bytes
         assert smaller.remarks == ()
         assert {p.width for p in smaller.images} == {smaller_one.query, smaller_one.demonstration}
-        assert made_in(images, 4, int(found.bytes / 0.9)) == found, size
-        found = smaller
+        assert made_in(images, 4, int(thumbnails.bytes / 0.9)) == thumbnails, size
+        thumbnails = smaller
 
 
 def test_the_same_arguments_give_the_same_images(images: list[str]) -> None:
@@ -99,12 +99,12 @@ def test_the_same_arguments_give_the_same_images(images: list[str]) -> None:
 def test_what_does_not_fit_is_left_out_least_used_first(images: list[str]) -> None:
     sizes = LADDER[-1:]
     whole = made_in(images, 4, 10**7, sizes)
-    found = made_in(images, 4, whole.bytes - 2000, sizes)
-    assert found.bytes <= whole.bytes - 2000
-    kept = [one is not None for one in found.images]
-    dropped = kept.count(False)
-    assert kept == [True] * 4 + [False] * dropped + [True] * (26 - dropped)
-    assert found.remarks == (f"{dropped} of 30 images are left out to keep the page small: --max-mb allows more",)
+    thumbnails = made_in(images, 4, whole.bytes - 2000, sizes)
+    assert thumbnails.bytes <= whole.bytes - 2000
+    included = [one is not None for one in thumbnails.images]
+    dropped = included.count(False)
+    assert included == [True] * 4 + [False] * dropped + [True] * (26 - dropped)
+    assert thumbnails.remarks == (f"{dropped} of 30 images are left out to keep the page small: --max-mb allows more",)
     nothing = made_in(images, 4, -1, sizes)
     assert set(nothing.images) == {None}
     assert "30 of 30 images are left out" in nothing.remarks[0]
@@ -114,9 +114,9 @@ def test_images_that_cannot_be_read_are_left_out_and_said(images: list[str], tmp
     (tmp_path / "cut.jpg").write_bytes(Path(images[0]).read_bytes()[:5000])
     (tmp_path / "text.jpg").write_text("no image")
     bad = [str(tmp_path / name) for name in ("gone.jpg", "cut.jpg", "text.jpg")]
-    found = made_in([bad[0], *images[:3], *bad[1:]], 1, 10**6)
-    assert [one is None for one in found.images] == [True, False, False, False, True, True]
-    assert found.remarks == (f"3 images cannot be shown: image {bad[0]} is missing",)
+    thumbnails = made_in([bad[0], *images[:3], *bad[1:]], 1, 10**6)
+    assert [one is None for one in thumbnails.images] == [True, False, False, False, True, True]
+    assert thumbnails.remarks == (f"3 images cannot be shown: image {bad[0]} is missing",)
     assert made_in([], 0, 10**6).images == ()
 
 
@@ -126,9 +126,9 @@ def test_many_images_stay_within_the_budget(queries: int, tmp_path: Path) -> Non
     """400 queries and 400 x 5 x 8 demonstrations, none of them twice, in 19 MB; and a fortieth of all that."""
     paths = [str(path) for path in photos(tmp_path, queries * 41, different=min(queries, 40))]
     budget = 47_500 * queries
-    found = make_thumbnails(paths, frozenset(range(queries)), [1] * len(paths), budget, SilentProgress())
-    print(f"{len(paths):,} images in {found.bytes:,} bytes")
-    assert None not in found.images
-    assert found.remarks == ()
-    assert 25_000 * queries < found.bytes <= budget
-    assert min(p.width for p in found.images if p) >= 48
+    thumbnails = make_thumbnails(paths, frozenset(range(queries)), [1] * len(paths), budget, SilentProgress())
+    print(f"{len(paths):,} images in {thumbnails.bytes:,} bytes")
+    assert None not in thumbnails.images
+    assert thumbnails.remarks == ()
+    assert 25_000 * queries < thumbnails.bytes <= budget
+    assert min(p.width for p in thumbnails.images if p) >= 48

@@ -75,10 +75,10 @@ def network(vocabulary: int, dropout: float) -> Any:
         resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout, bos_token_id=0, eos_token_id=1, pad_token_id=2,
         initializer_range=0.2,
     )  # fmt: skip
-    made = VisionEncoderDecoderModel(VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text))
-    patches = made.encoder.embeddings.patch_embeddings
+    model = VisionEncoderDecoderModel(VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text))
+    patches = model.encoder.embeddings.patch_embeddings
     patches.projection = NormedPatches(3, 16, 8, stride=8)
-    return made
+    return model
 
 
 class TinyCaptioner:
@@ -98,8 +98,8 @@ class TinyCaptioner:
         return "tiny"
 
     def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        asked = f" {query.style or query.question}:" if query.style or query.question else ""
-        return Prompt(f"<s>{asked}", (query.image,), f"{query.label}</s>")
+        question = f" {query.style or query.question}:" if query.style or query.question else ""
+        return Prompt(f"<s>{question}", (query.image,), f"{query.label}</s>")
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         return Prompt(f"<s>{text}", (image,), f"{target}</s>")
@@ -165,8 +165,8 @@ class TinyCaptioner:
         places = [(r, len(t) - 1 + k) for r, t in enumerate(texts) for k in range(len(targets[r]))]
         rows, columns = torch.tensor(places).T.to(pixels.device)
         tokens = torch.tensor([token for target in targets for token in target], device=pixels.device)
-        shown = pixels if images is None else pixels[list(images)]
-        inputs = {"pixel_values": shown, "decoder_input_ids": ids.to(pixels.device)}
+        selected = pixels if images is None else pixels[list(images)]
+        inputs = {"pixel_values": selected, "decoder_input_ids": ids.to(pixels.device)}
         return AnswerBatch(inputs, rows, columns, tokens, torch.tensor([len(t) - 1 for t in texts]))
 
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:

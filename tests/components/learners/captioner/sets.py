@@ -24,11 +24,11 @@ SMALL: dict[str, Any] = {
 
 def several_captions(examples: Sequence[Example], style: bool = False) -> list[Example]:
     """The same examples with two or three captions each, and styles."""
-    told = []
+    copies = []
     for i, example in enumerate(examples):
         captions = (example.label, f"the {example.label[2:]}", f"some {example.label[2:]} here")[: 2 + i % 2]
-        told.append(replace(example, references=captions, style=("dry", "cheerful", "sad")[i % 3] if style else ""))
-    return told
+        copies.append(replace(example, references=captions, style=("dry", "cheerful", "sad")[i % 3] if style else ""))
+    return copies
 
 
 def fine_tuning_set(

@@ -43,7 +43,9 @@ def test_frozen_layers_are_computed_twice_too(examples: list[Example], tmp_path:
         )
         layer = data.model.network.language_model.model.decoder.layers[1].fc1  # type: ignore[attr-defined]
         calls: list[int] = []
-        layer.register_forward_hook(lambda module, given, actual, calls=calls: calls.append(torch.is_grad_enabled()))
+        layer.register_forward_hook(
+            lambda module, arguments, actual, calls=calls: calls.append(torch.is_grad_enabled())
+        )
         outcome = fine_tuned(data, tmp_path / str(on), **{**SHORT, "epochs": 1, "select": "loss", "captions": "first"},
                         grad_checkpointing=on)  # fmt: skip
         counts.append(sum(calls))

@@ -63,8 +63,8 @@ def test_all_captions_are_items_or_the_first_alone(examples: list[Example]) -> N
     every, first = Items(known, "all", None, 0), Items(known, "first", None, 0)
     assert len(every) == sum(len(example.references) for example in examples)
     assert [e.label for e in first.examples(range(len(first)))] == [e.label for e in examples]
-    told = [(e.id, e.label) for e in every.examples(range(len(every)))]
-    assert told == [(e.id, text) for e in examples for text in e.references]
+    pairs = [(e.id, e.label) for e in every.examples(range(len(every)))]
+    assert pairs == [(e.id, text) for e in examples for text in e.references]
     few = Items(known, "all", 5, 0)
     assert len(few.rows) == 5
     assert set(few.ids) < {e.id for e in examples}
@@ -120,5 +120,5 @@ def test_a_image_that_cannot_be_read_is_one_clear_line(examples: list[Example], 
 
 
 def test_left_and_right_are_looked_for_in_each_caption(examples: list[Example]) -> None:
-    told = [replace(e, references=("a bar", "a bar on the left")) for e in several_captions(examples[:2])]
-    assert np.array_equal(Items(InMemoryExamples(told), "all", None, 0).mirrored, [True, False] * 2)
+    captioned = [replace(e, references=("a bar", "a bar on the left")) for e in several_captions(examples[:2])]
+    assert np.array_equal(Items(InMemoryExamples(captioned), "all", None, 0).mirrored, [True, False] * 2)

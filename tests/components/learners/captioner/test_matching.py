@@ -29,11 +29,11 @@ def questions(examples: list[Example], epochs: int = 120) -> list[tuple[Example,
 
 
 def test_half_match_a_quarter_has_another_caption_a_quarter_another_style(styled: list[Example]) -> None:
-    asked = questions(styled)
-    shares = {answer: count / len(asked) for answer, count in Counter(answer for *_, answer in asked).items()}
+    texts = questions(styled)
+    shares = {answer: count / len(texts) for answer, count in Counter(answer for *_, answer in texts).items()}
     assert shares == pytest.approx({YES: 0.5, NO: 0.25, OTHER_STYLE: 0.25}, abs=0.03)
     images = {text: example.image_id for example in styled for text in example.references}
-    for example, text, answer in asked:
+    for example, text, answer in texts:
         caption, style = text.split("|")
         assert (style != example.style) == (answer == OTHER_STYLE)
         if answer == NO:
@@ -46,9 +46,9 @@ def test_half_match_a_quarter_has_another_caption_a_quarter_another_style(styled
 
 
 def test_without_styles_the_last_quarter_has_another_caption_too(examples: list[Example]) -> None:
-    asked = Counter(answer for *_, answer in questions(examples))
-    assert asked[NO] / (asked[YES] + asked[NO]) == pytest.approx(0.5, abs=0.03)
-    assert OTHER_STYLE not in asked
+    counts = Counter(answer for *_, answer in questions(examples))
+    assert counts[NO] / (counts[YES] + counts[NO]) == pytest.approx(0.5, abs=0.03)
+    assert OTHER_STYLE not in counts
 
 
 def test_questions_depend_on_epoch_and_item_alone(styled: list[Example]) -> None:
@@ -60,11 +60,11 @@ def test_questions_depend_on_epoch_and_item_alone(styled: list[Example]) -> None
 def test_the_published_question_is_asked_of_the_image(styled: list[Example], examples: list[Example]) -> None:
     items = Items(InMemoryExamples(styled), "first", None, 0)
     (example,) = items.examples([0])
-    told = [Matching(items, None, 0).prompts(TinyCaptioner(), [0], [example], epoch)[0] for epoch in range(20)]
-    assert {prompt.images for prompt in told} == {(example.image,)}
-    assert {prompt.target for prompt in told} == {" yes</s>", " no</s>", " personality</s>"}
-    asked = f'<s> does the image describe " {example.label} " in personality {example.style}?'
-    assert asked in {prompt.text for prompt in told}
+    prompts = [Matching(items, None, 0).prompts(TinyCaptioner(), [0], [example], epoch)[0] for epoch in range(20)]
+    assert {prompt.images for prompt in prompts} == {(example.image,)}
+    assert {prompt.target for prompt in prompts} == {" yes</s>", " no</s>", " personality</s>"}
+    question = f'<s> does the image describe " {example.label} " in personality {example.style}?'
+    assert question in {prompt.text for prompt in prompts}
     plain = Items(InMemoryExamples(examples), "first", None, 0)
     assert Matching(plain, None, 0).question(0, plain.examples([0])[0], 3)[0].endswith('"?')
 

@@ -12,7 +12,7 @@ from icltool.components.learners.captioner.learner import Captioner
 from icltool.components.learners.captioner.options import CaptionerOptions, with_recipe
 from icltool.components.tasks import task_named
 from icltool.contracts import Example, FineTuningLearner
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component
 from tests.components.learners.captioner.model import TinyCaptioner
@@ -27,26 +27,26 @@ def test_it_is_registered_and_tunes() -> None:
 
 def test_the_recipe_stands_between_defaults_and_the_user() -> None:
     recipe = {"lr": 5e-5, "epochs": 3, "freeze": ("vision",), "betas": (0.9, 0.98), "clip": None}
-    resolved = with_recipe(made("captioner", CaptionerOptions, {"epochs": "7", "freeze": "none"}), recipe)
+    resolved = with_recipe(options_from("captioner", CaptionerOptions, {"epochs": "7", "freeze": "none"}), recipe)
     assert (resolved.lr, resolved.epochs, resolved.freeze, resolved.betas) == (5e-5, 7, (), (0.9, 0.98))
-    assert resolved.weight_decay == made("captioner", CaptionerOptions, {}).weight_decay
+    assert resolved.weight_decay == options_from("captioner", CaptionerOptions, {}).weight_decay
     assert resolved.clip == 0.0
 
 
 def test_identity_tells_a_default_from_a_value_that_was_given() -> None:
-    given, default = (
-        made("captioner", CaptionerOptions, {"lr": made("captioner", CaptionerOptions, {}).lr}),
-        made("captioner", CaptionerOptions, {}),
+    explicit, default = (
+        options_from("captioner", CaptionerOptions, {"lr": options_from("captioner", CaptionerOptions, {}).lr}),
+        options_from("captioner", CaptionerOptions, {}),
     )
-    assert given.identity() != default.identity()
-    told = made(
+    assert explicit.identity() != default.identity()
+    options = options_from(
         "captioner", CaptionerOptions, {"workers": 4, "reward_workers": 3, "save_every": 10, "loggers": "tensorboard"}
     )
-    assert told.identity() == default.identity()
+    assert options.identity() == default.identity()
 
 
 def test_texts_are_read_as_people_write_them() -> None:
-    options = made(
+    options = options_from(
         "captioner",
         CaptionerOptions,
         {"freeze": "vision, embeddings", "crop_scale": "0.3,1", "betas": "0.8,0.9", "clip": "none"},
@@ -56,14 +56,17 @@ def test_texts_are_read_as_people_write_them() -> None:
     assert options.betas == (0.8, 0.9)
     caption, style, vqa = map(task_named, ("caption", "style", "vqa"))
     assert [options.learned(task) for task in (caption, task_named("inference"), vqa)] == ["all", "first", "first"]
-    assert made("captioner", CaptionerOptions, {"captions": "all", "scst": True}).learned(caption) == "first"
+    assert options_from("captioner", CaptionerOptions, {"captions": "all", "scst": True}).learned(caption) == "first"
     assert options.chosen_by(caption) == options.chosen_by(style) == ("cider", "bleu-4")
     assert options.chosen_by(vqa) == ("loss",)
-    assert made("captioner", CaptionerOptions, {"select": "cider-d + overlap"}).chosen_by(vqa) == ("cider", "overlap")
+    assert options_from("captioner", CaptionerOptions, {"select": "cider-d + overlap"}).chosen_by(vqa) == (
+        "cider",
+        "overlap",
+    )
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"epoch": 3}, "no option 'epoch'"),
         ({"lr": 0}, "lr must be a positive number, got 0"),
@@ -78,9 +81,9 @@ def test_texts_are_read_as_people_write_them() -> None:
         ({"schedule": "step"}, "schedule must be"),
     ],
 )
-def test_wrong_values_are_one_clear_line(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
-        made("captioner", CaptionerOptions, values)
+def test_wrong_values_are_one_clear_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        options_from("captioner", CaptionerOptions, values)
 
 
 def test_what_the_model_cannot_do_is_told(examples: list[Example], tmp_path: Path, tiny_model: Any) -> None:
@@ -106,7 +109,7 @@ def _all_frozen(folder: Path, examples: list[Example]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("options", "expected"),
     [
         ({}, ("blip2", 1000, 0.0, 1e-8)),
         ({"schedule": "blip2"}, ("blip2", 1000, 0.0, 1e-8)),
@@ -116,7 +119,7 @@ def _all_frozen(folder: Path, examples: list[Example]) -> None:
         ({"schedule": "polynomial", "warmup_steps": 7, "warmup_lr": 1e-9}, ("polynomial", 7, 0.0, 1e-9)),
     ],
 )
-def test_a_recipes_warm_up_belongs_to_its_schedule(given: dict[str, object], expected: tuple[object, ...]) -> None:
+def test_a_recipes_warm_up_belongs_to_its_schedule(options: dict[str, object], expected: tuple[object, ...]) -> None:
     recipe = {"schedule": "blip2", "warmup_steps": 1000, "warmup_lr": 1e-8, "lr": 1e-5}
-    actual = with_recipe(made("captioner", CaptionerOptions, given), recipe)
+    actual = with_recipe(options_from("captioner", CaptionerOptions, options), recipe)
     assert (actual.schedule, actual.warmup_steps, actual.warmup, actual.warmup_lr) == expected

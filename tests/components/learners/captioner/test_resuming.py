@@ -61,13 +61,13 @@ KINDS: dict[str, dict[str, Any]] = {
 def test_an_interrupted_training_gives_the_same_files(examples: list[Example], tmp_path: Path, kind: str) -> None:
     options = {**STEPS, **KINDS[kind]}
     whole = fine_tuned(fine_tuning_set(examples), tmp_path / "whole", **options)
-    told = []
+    recorders = []
     for after in (7, 4, 3):  # within an epoch, and over its end
         progress = Ending(after)
         with pytest.raises(KeyboardInterrupt):
             fine_tuned(fine_tuning_set(examples), tmp_path / "cut", progress, **options)
-        told.append(progress)
-    assert [known.tasks[0][1] for known in told] != [told[0].tasks[0][1]] * 3
+        recorders.append(progress)
+    assert [one.tasks[0][1] for one in recorders] != [recorders[0].tasks[0][1]] * 3
     outcome = fine_tuned(fine_tuning_set(examples), tmp_path / "cut", **options)
     same_files(tmp_path / "whole", tmp_path / "cut")
     assert without_speeds(outcome.history) == without_speeds(whole.history)
@@ -142,12 +142,12 @@ def test_a_state_of_another_number_of_processes_is_told(
     options = {**STEPS, "trainer": {"accelerator": "cpu", "devices": "auto", "strategy": "auto"}}
     with pytest.raises(KeyboardInterrupt):
         fine_tuned(fine_tuning_set(examples), tmp_path, Ending(5), **options)
-    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 2))
     with pytest.raises(StoreError, match="was saved by a training with 1 process, but this one has 2") as caught:
         fine_tuned(fine_tuning_set(examples), tmp_path, **options)
     assert "resume with 1 process," in str(caught.value.hint)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
 
 
 @pytest.mark.reliability

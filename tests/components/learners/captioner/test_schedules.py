@@ -12,7 +12,7 @@ import pytest
 from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.learners.captioner.schedules import Moment, rate
 from icltool.contracts import Example
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from tests.components.learners.captioner.sets import fine_tuned, fine_tuning_set
 from tests.components.learners.captioner.test_resuming import Ending
 
@@ -101,7 +101,7 @@ def test_rates_at_the_edges() -> None:
 
 @pytest.mark.parametrize("schedule", ["cosine", "polynomial", "constant"])
 def test_a_short_training_reaches_its_rate(schedule: str) -> None:
-    options = made("captioner", CaptionerOptions, {"schedule": schedule, "warmup_steps": 1000, "lr": 1e-3})
+    options = options_from("captioner", CaptionerOptions, {"schedule": schedule, "warmup_steps": 1000, "lr": 1e-3})
     rates = [rate(options, Moment(0, step, step, 20)) for step in range(20)]
     assert max(rates) == pytest.approx(1e-3)
     assert rates[0] < rates[5] < rates[9]

@@ -19,7 +19,7 @@ from icltool.components.learners.captioner.parts import TrainedParts
 from icltool.components.learners.captioner.rewards import Rewards
 from icltool.components.learners.captioner.scst import SelfCritical, advantages_of
 from icltool.contracts import BeamSample, Example, FineTuningSet
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component
 from tests.components.learners.captioner.overlap import Locked, WordOverlap, dying, locked, metric
@@ -38,8 +38,8 @@ def rewards_of(workers: int, make: Callable[[str], Any] = metric, name: str = "o
 def test_processes_give_the_rewards_that_this_one_gives() -> None:
     plain = WordOverlap()
     plain.fit(CORPUS)
-    told = [known for texts, known in zip(CAPTIONS, REFERENCES, strict=True) for _ in texts]
-    expected = plain.score([text for texts in CAPTIONS for text in texts], told)
+    references = [known for texts, known in zip(CAPTIONS, REFERENCES, strict=True) for _ in texts]
+    expected = plain.score([text for texts in CAPTIONS for text in texts], references)
     assert rewards_of(0).tolist() == expected.tolist() == rewards_of(2).tolist()
 
 
@@ -113,7 +113,9 @@ def test_rewarded_captions_become_more_probable(examples: list[Example]) -> None
     model: Any = data.model
     parts = TrainedParts(model.network, model.fine_tuning_parts(), ["vision", "embeddings"])
     items = Items(data.examples, "first", None, 0)
-    module = CaptionerModule(data, items, parts, made("captioner", CaptionerOptions, {"scst": True}), 0, critic=critic)
+    module = CaptionerModule(
+        data, items, parts, options_from("captioner", CaptionerOptions, {"scst": True}), 0, critic=critic
+    )
     parts.prepare()
     example = items.examples([0])[0]
     right, wrong = [model.plain_prompt("", example.image, text) for text in (example.label, "zz")]

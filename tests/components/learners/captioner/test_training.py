@@ -43,8 +43,8 @@ def test_it_learns_and_leaves_weights_history_and_card(trained: Any) -> None:
     assert progress.tasks == [("train captioner", 54)]
     assert "images/s per device" in progress.notes[-1]
     card = (folder / "README.md").read_text()
-    for told in ("tiny-captioner", "in memory", "--method finetuned", "val_overlap", "label_smoothing"):
-        assert told in card
+    for text in ("tiny-captioner", "in memory", "--method finetuned", "val_overlap", "label_smoothing"):
+        assert text in card
 
 
 def test_the_network_is_left_as_it_is_used(trained: Any) -> None:
@@ -55,14 +55,14 @@ def test_the_network_is_left_as_it_is_used(trained: Any) -> None:
 
 def test_the_last_file_holds_what_the_network_has_become(trained: Any) -> None:
     data, folder, _, _ = trained
-    state, kept = data.model.network.state_dict(), load_file(folder / "last.safetensors")
-    assert NORM in kept
-    for name, tensor in kept.items():
+    state, saved = data.model.network.state_dict(), load_file(folder / "last.safetensors")
+    assert NORM in saved
+    for name, tensor in saved.items():
         assert torch.equal(tensor, state[name]), name
     fresh = TinyCaptioner().network.state_dict()
     tied = "decoder.lm_head.weight"  # the input embeddings under a second name
-    assert all(torch.equal(fresh[name], state[name]) for name in state if name not in kept and name != tied)
-    assert any(not torch.equal(fresh[name], kept[name]) for name in kept)
+    assert all(torch.equal(fresh[name], state[name]) for name in state if name not in saved and name != tied)
+    assert any(not torch.equal(fresh[name], saved[name]) for name in saved)
 
 
 def test_the_best_file_is_that_of_the_best_validation(trained: Any) -> None:
@@ -93,9 +93,9 @@ def test_a_frozen_batch_norm_keeps_its_statistics(examples: list[Example], tmp_p
     before = data.model.network.state_dict()[NORM].clone()  # type: ignore[attr-defined]
     outcome = fine_tuned(data, tmp_path, freeze="vision", epochs=1)
     assert torch.equal(data.model.network.state_dict()[NORM], before)  # type: ignore[attr-defined]
-    kept = load_file(outcome.checkpoints["last"])
-    assert NORM not in kept
-    assert {name.split(".")[1] for name in kept if name.startswith("encoder.")} == {"layernorm"}
+    saved = load_file(outcome.checkpoints["last"])
+    assert NORM not in saved
+    assert {name.split(".")[1] for name in saved if name.startswith("encoder.")} == {"layernorm"}
 
 
 def test_checkpointed_activations_change_no_step(examples: list[Example], tmp_path: Path) -> None:

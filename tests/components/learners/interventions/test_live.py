@@ -20,7 +20,7 @@ from icltool.components.learners.interventions.teacher import Teacher
 from icltool.components.learners.live.learner import Live
 from icltool.components.learners.live.options import LiveOptions
 from icltool.contracts import Example, GenerationOptions, InterventionLearner, InterventionSet, Prompt
-from icltool.contracts.options import made
+from icltool.contracts.options import options_from
 from icltool.errors import ConfigError, DataError, StoreError
 from tests.components.learners.captioner.runs import Ending
 from tests.components.learners.interventions.sets import SMALL, batch_and_logits, intervention_set, module_of
@@ -72,12 +72,12 @@ def test_the_loss_is_the_one_written_down(data: InterventionSet) -> None:
     divergence, entropy, count = 0.0, 0.0, 0
     shifts = module.student.weights()[:, None] * module.student.vectors
     for position in (0, 3, 7):
-        asked = module.draws.prompts([position], 2, 0)
-        _, teacher = batch_and_logits(data, asked)
+        prompts = module.draws.prompts([position], 2, 0)
+        _, teacher = batch_and_logits(data, prompts)
         plain = module.draws.plain_prompts([position])
-        assert len(asked[0].images) == 3
+        assert len(prompts[0].images) == 3
         assert len(plain[0].images) == 1
-        assert plain[0].target == asked[0].target
+        assert plain[0].target == prompts[0].target
         with shifting(data.model, shifts.__getitem__):  # type: ignore[arg-type]
             batch, student = batch_and_logits(data, plain)
         for t, s, token in zip(teacher, student, batch.tokens, strict=True):
@@ -178,17 +178,17 @@ def test_kept_answers_equal_fresh_ones_and_the_teacher_reads_each_prompt_once(
     keeping, fresh = Teacher(data, draws, options), Teacher(data, draws, LiveOptions(**SMALL))
     for epoch in range(4):
         for positions in ([0, 1, 2], [2, 5]):
-            kept = keeping.answers(positions, epoch, 1.0)
+            cached = keeping.answers(positions, epoch, 1.0)
             exact = fresh.answers(positions, epoch % 2, 1.0)
             if not top_k:
-                assert torch.allclose(kept.log_probs, exact.log_probs, atol=1e-5)
+                assert torch.allclose(cached.log_probs, exact.log_probs, atol=1e-5)
                 continue
-            assert kept.tokens is not None
-            assert kept.rest is not None
+            assert cached.tokens is not None
+            assert cached.rest is not None
             top, tokens = exact.log_probs.topk(top_k, -1)
-            assert torch.allclose(kept.log_probs, top, atol=1e-5)
-            assert torch.equal(kept.tokens, tokens)
-            assert torch.allclose(kept.rest.exp(), 1 - top.exp().sum(-1), atol=1e-5)
+            assert torch.allclose(cached.log_probs, top, atol=1e-5)
+            assert torch.equal(cached.tokens, tokens)
+            assert torch.allclose(cached.rest.exp(), 1 - top.exp().sum(-1), atol=1e-5)
     assert keeping.read == 2 * 4  # two draws of four examples
     assert fresh.read == 4 * 5
 
@@ -309,12 +309,12 @@ def test_a_learned_temperature_is_trained_and_told(data: InterventionSet, tmp_pa
 
 def test_bad_options_and_sets_are_one_clear_line(data: InterventionSet, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no option 'shot'") as caught:
-        made("live", LiveOptions, {"shot": 2})
+        options_from("live", LiveOptions, {"shot": 2})
     assert "did you mean 'shots'" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="needs whole stored answers: set teacher_top_k=0"):
-        made("live", LiveOptions, {"teacher_draws": 1, "temperature_schedule": "learned"})
+        options_from("live", LiveOptions, {"teacher_draws": 1, "temperature_schedule": "learned"})
     with pytest.raises(ConfigError, match="logger cannot be set"):
-        made("live", LiveOptions, {"trainer": {"logger": True}})
+        options_from("live", LiveOptions, {"trainer": {"logger": True}})
     with pytest.raises(DataError, match="shots=20 needs more demonstrations"):
         trained(data, tmp_path, shots=20)
     with pytest.raises(ConfigError, match="Trainer rejects its options"):
@@ -322,6 +322,6 @@ def test_bad_options_and_sets_are_one_clear_line(data: InterventionSet, tmp_path
     with pytest.raises(ConfigError, match="diverged"):
         trained(data, tmp_path, clip=0, lr=1e30, alpha_lr=1e30)
     with pytest.raises(ConfigError, match="set max_epochs with the learner's option instead: --option epochs="):
-        made("live", LiveOptions, {"trainer": {"max_epochs": 1}})
+        options_from("live", LiveOptions, {"trainer": {"max_epochs": 1}})
     with pytest.raises(ConfigError, match="alpha must be a number, got 'inf'"):
-        made("live", LiveOptions, {"alpha": "inf"})
+        options_from("live", LiveOptions, {"alpha": "inf"})

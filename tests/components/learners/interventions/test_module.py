@@ -143,9 +143,9 @@ def test_a_process_without_a_share_gives_gradients_of_0_whatever_its_example_doe
 def test_features_have_the_model_s_dtype_also_under_autocast(tiny_model: Any, examples: list[Example]) -> None:
     """The vision encoder runs as it does elsewhere: features that autocast made would not fit the rest of the model, nor
     the store of other runs."""
-    made = intervention_set(tiny_model, examples)
+    training_set = intervention_set(tiny_model, examples)
     seen: list[bool] = []
-    real = made.features
+    real = training_set.features
 
     def watched(paths: Any) -> Any:
         seen.append(torch.is_autocast_enabled("cpu"))
@@ -153,7 +153,7 @@ def test_features_have_the_model_s_dtype_also_under_autocast(tiny_model: Any, ex
 
     from dataclasses import replace
 
-    watching = replace(made, features=watched)
+    watching = replace(training_set, features=watched)
     with torch.autocast("cpu", torch.bfloat16):
-        features_of(watching, Draws(made, 4, 0).plain_prompts([0]))
+        features_of(watching, Draws(training_set, 4, 0).plain_prompts([0]))
     assert seen == [False]

@@ -58,11 +58,11 @@ def test_prompts_are_the_published_ones(opt: Blip2Model, folder_of: Folder, imag
 
 
 def test_tasks(opt: Blip2Model, images: Images) -> None:
-    asked = replace(images("vqa")[0], question="what <image> is it", style="Happy")
-    assert opt.prompt("vqa", [], asked).text == "<image></s>Question: what < image> is it Short answer:"
-    assert opt.prompt("inference", [], asked).text == "<image></s>clue: what < image> is it inference:"
-    assert opt.prompt("inference-choice", [], asked) == opt.prompt("inference", [], asked)
-    assert "personality Happy." in opt.prompt("style", [], asked).text
+    query = replace(images("vqa")[0], question="what <image> is it", style="Happy")
+    assert opt.prompt("vqa", [], query).text == "<image></s>Question: what < image> is it Short answer:"
+    assert opt.prompt("inference", [], query).text == "<image></s>clue: what < image> is it inference:"
+    assert opt.prompt("inference-choice", [], query) == opt.prompt("inference", [], query)
+    assert "personality Happy." in opt.prompt("style", [], query).text
     assert opt.clean("vqa", " red Question: what") == "red"
     assert opt.clean("caption", " a red bar\na photo of") == "a red bar"
 
@@ -74,10 +74,10 @@ def test_answers_equal_those_of_transformers(beams: int, model: Blip2Model, imag
     inputs = prefixed_inputs(model, model.source)
     rows = [inputs(p, p.text) for p in prompts]
     ids = torch.cat([row["input_ids"] for row in rows])
-    told = {} if not model.target_apart else {"decoder_start_token_id": model._decoder_start()}
+    options = {} if not model.target_apart else {"decoder_start_token_id": model._decoder_start()}
     output = model.model.generate(
         pixels(model.source, tuple(p.images[0] for p in prompts)), ids, torch.ones_like(ids), max_new_tokens=8,
-        num_beams=beams, pad_token_id=model._pad, suppress_tokens=[model.placeholder], **told,
+        num_beams=beams, pad_token_id=model._pad, suppress_tokens=[model.placeholder], **options,
         **({"length_penalty": 1.0} if beams > 1 else {}),
     )  # fmt: skip
     expected = model.tokenizer.batch_decode(
@@ -113,22 +113,22 @@ def test_placeholders_are_counted(opt: Blip2Model, images: Images) -> None:
 
 
 def test_prompts_without_images_are_read_too(model: Blip2Model, images: Images) -> None:
-    shown = images("vqa")[0]
-    prompts = [model.prompt("vqa", [], query) for query in (replace(shown, image=""), shown)]
+    demonstration = images("vqa")[0]
+    prompts = [model.prompt("vqa", [], query) for query in (replace(demonstration, image=""), demonstration)]
     alone = [model.score([p], 1)[0].log_prob for p in prompts]
     assert [s.log_prob for s in model.score(prompts, 2)] == pytest.approx(alone, abs=1e-4)
-    features = dict(zip([shown.image], model.image_features([shown.image], 1), strict=True))
+    features = dict(zip([demonstration.image], model.image_features([demonstration.image], 1), strict=True))
     assert [s.log_prob for s in model.score(prompts, 2, features)] == pytest.approx(alone, abs=1e-4)
-    assert features[shown.image].shape == (tiny.QUERIES, 32)
+    assert features[demonstration.image].shape == (tiny.QUERIES, 32)
 
 
 def test_another_size_of_images(folder_of: Folder, images: Images) -> None:
     """Resized position embeddings are those that transformers interpolates; images of that size are read."""
     small = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu"))
     large = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu", image_size=42))
-    shown = torch.randn(2, 3, 42, 42)
-    expected = small.model.vision_model(shown, interpolate_pos_encoding=True).last_hidden_state
-    actual = large.model.vision_model(shown).last_hidden_state
+    image_pixels = torch.randn(2, 3, 42, 42)
+    expected = small.model.vision_model(image_pixels, interpolate_pos_encoding=True).last_hidden_state
+    actual = large.model.vision_model(image_pixels).last_hidden_state
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     assert large.image_size == large.model.vision_model.embeddings.image_size == 42
     assert large.fingerprint() != small.fingerprint()

@@ -38,13 +38,13 @@ def test_the_q_former_reads_queries_and_no_answers(model: InstructBlipModel, ima
     first, second = images("vqa")[:2]
     prompt = model.prompt("vqa", [first], second)
     read = model._image_inputs([prompt])["qformer_input_ids"]
-    told = model.processor.qformer_tokenizer.batch_decode(read, skip_special_tokens=True)
-    assert [text.replace(" ", "") for text in told] == ["question:whatisitshortanswer:"] * 2
+    texts = model.processor.qformer_tokenizer.batch_decode(read, skip_special_tokens=True)
+    assert [text.replace(" ", "") for text in texts] == ["question:whatisitshortanswer:"] * 2
     plain = model.plain_prompt("what is it", first.image, "red bar")
-    told = model.processor.qformer_tokenizer.batch_decode(
+    texts = model.processor.qformer_tokenizer.batch_decode(
         model._image_inputs([plain])["qformer_input_ids"], skip_special_tokens=True
     )
-    assert told == ["what is it"]
+    assert texts == ["what is it"]
 
 
 @pytest.mark.parametrize("scheme", ["always", "first", "never"])

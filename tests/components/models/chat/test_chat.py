@@ -48,11 +48,11 @@ def test_other_styles_and_tasks_conform(styled: str, folder_of: Folder, images: 
 
 def test_prompts_with_and_without_images_share_a_batch(folder_of: Folder, images: Images) -> None:
     model = ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu"))
-    shown, (a, b) = images("vqa")[:4], (replace(e, image="") for e in images("vqa")[:2])
+    with_images, (a, b) = images("vqa")[:4], (replace(e, image="") for e in images("vqa")[:2])
     prompts = [
-        model.prompt("vqa", shown[1:3], shown[0]),
+        model.prompt("vqa", with_images[1:3], with_images[0]),
         model.prompt("vqa", [a], b),
-        model.prompt("vqa", [a], shown[3]),
+        model.prompt("vqa", [a], with_images[3]),
     ]
     alone = [model.score([p], 1)[0].log_prob for p in prompts]
     assert [s.log_prob for s in model.score(prompts, 3)] == pytest.approx(alone, abs=1e-4)
@@ -237,15 +237,15 @@ def test_lines_stay_apart_where_a_template_trims_texts() -> None:
         return "".join(turns) + ("A:" if generate else "")
 
     flat = ChatFormat(trimming, "<image>", ("<image>",), style="flat")
-    shown = [replace(example(label), image="", text=f"it is {label}") for label in ("good", "bad", "dull")]
-    text = flat.prompt("classification", shown[:2], shown[2]).text
+    demonstrations = [replace(example(label), image="", text=f"it is {label}") for label in ("good", "bad", "dull")]
+    text = flat.prompt("classification", demonstrations[:2], demonstrations[2]).text
     assert text == "Input:it is good Label:good\nInput:it is bad Label:bad\nInput:it is dull Label:A:"
 
 
 @pytest.mark.parametrize("task", ["style", "inference", "inference-choice"])
 def test_styles_and_inferences(task: str) -> None:
     turns, flat = (ChatFormat(plain_chat, "<image>", ("<image>",), style=style) for style in ("turns", "flat"))
-    shown, asked = (
+    demonstrations, query = (
         replace(example("grim", "snow"), style="Cold"),
         replace(example("so {sweet}", "a cake"), style="Sweet"),
     )
@@ -256,20 +256,20 @@ def test_styles_and_inferences(task: str) -> None:
         request = "Answer in one short sentence: what does this clue in the image let you infer? {}"
         before, filled = "Clue:{} Inference:", ("snow", "a cake")
     first, second = (request.format(text) for text in filled)
-    assert turns.prompt(task, [shown], asked).text == (
+    assert turns.prompt(task, [demonstrations], query).text == (
         f"USER: <image>{first}\nASSISTANT: grim\nUSER: <image>{second}\nASSISTANT:"
     )
     first, second = (before.format(text) for text in filled)
-    assert flat.prompt(task, [shown], asked).text == f"USER: <image>{first}grim\n<image>{second}\nASSISTANT:"
+    assert flat.prompt(task, [demonstrations], query).text == f"USER: <image>{first}grim\n<image>{second}\nASSISTANT:"
     assert flat.clean(task, f" so cold {second}") == "so cold"
 
 
 def test_what_fingerprints_are_made_of_knows_the_first_tasks_alone() -> None:
     """Those of before stay."""
-    told = ChatFormat(plain_chat, "<image>", ("<image>",)).description()
-    assert "Answer with the label only" in told
-    assert "infer" not in told.lower()
-    assert hashlib.sha256(told.encode()).hexdigest()[:12] == "f90e305f9826"
+    description = ChatFormat(plain_chat, "<image>", ("<image>",)).description()
+    assert "Answer with the label only" in description
+    assert "infer" not in description.lower()
+    assert hashlib.sha256(description.encode()).hexdigest()[:12] == "f90e305f9826"
 
 
 def test_templates_that_cannot_hold_demonstrations_are_refused() -> None:

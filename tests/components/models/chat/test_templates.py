@@ -28,7 +28,7 @@ Folder = Callable[[Callable[[Path], str]], str]
 Images = Callable[[str], list[Example]]
 
 
-def made(family: str, folder_of: Folder, **options: Any) -> Any:
+def load_model(family: str, folder_of: Folder, **options: Any) -> Any:
     if family == "idefics":
         return IdeficsModel(IdeficsOptions(name="idefics", path=folder_of(tiny.idefics), device="cpu", **options))
     return Idefics2Model(IdeficsOptions(name="idefics2", path=folder_of(tiny.idefics2), device="cpu", **options))
@@ -36,7 +36,7 @@ def made(family: str, folder_of: Folder, **options: Any) -> Any:
 
 @pytest.fixture(scope="module", params=["idefics", "idefics2"])
 def model(request: pytest.FixtureRequest, folder_of: Folder) -> Any:
-    return made(request.param, folder_of, template="live")
+    return load_model(request.param, folder_of, template="live")
 
 
 @pytest.fixture
@@ -90,7 +90,9 @@ def test_a_target_ends_with_the_answer_the_full_stop_and_eos(
 
 @pytest.mark.parametrize("family", ["idefics", "idefics2"])
 def test_fingerprints_tell_templates_apart(family: str, folder_of: Folder) -> None:
-    usual, named, live = (made(family, folder_of, **o) for o in ({}, {"template": "lever-lm"}, {"template": "live"}))
+    usual, named, live = (
+        load_model(family, folder_of, **o) for o in ({}, {"template": "lever-lm"}, {"template": "live"})
+    )
     assert usual.fingerprint() == named.fingerprint() != live.fingerprint()
     assert (usual.template, live.template) == ("lever-lm", "live")
 

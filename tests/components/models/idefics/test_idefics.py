@@ -68,8 +68,10 @@ def test_scores_equal_a_plain_full_forward(model: IdeficsModel, scenery: Scenery
     features = dict(zip(paths, model.image_features(paths, 4), strict=True))
     expected = [plain_log_prob(model, p) for p in prompts]
     for batch_size in (1, 2, 5):
-        for given in (None, features):
-            for score, (log_prob, tokens) in zip(model.score(prompts, batch_size, given), expected, strict=True):
+        for cached_features in (None, features):
+            for score, (log_prob, tokens) in zip(
+                model.score(prompts, batch_size, cached_features), expected, strict=True
+            ):
                 assert score.tokens == tokens
                 assert score.log_prob == pytest.approx(log_prob, abs=2e-5)
                 assert abs(np.exp(score.mean) - np.exp(log_prob / tokens)) < 1e-5
@@ -165,14 +167,17 @@ def test_the_fingerprint_tells_weights_and_precision_apart(resampled: IdeficsMod
 
 
 def test_prompts_without_images_are_read_too(model: IdeficsModel, scenery: Scenery) -> None:
-    shown = scenery.example(1, 2)
+    demonstration = scenery.example(1, 2)
     plain = [replace(e, image="") for e in scenery.mixed(3, seed=5)]
     texts = [model.prompt("classification", plain[:k], plain[2]) for k in (2, 0)]
-    prompts = [*texts, model.prompt("classification", [plain[0]], shown)]
+    prompts = [*texts, model.prompt("classification", [plain[0]], demonstration)]
     alone = [model.score([p], 1)[0].log_prob for p in prompts]
-    for given in (None, dict(zip([shown.image], model.image_features([shown.image], 1), strict=True))):
-        assert [s.log_prob for s in model.score(prompts, 3, given)] == pytest.approx(alone, abs=2e-5)
-        assert [s.log_prob for s in model.score(texts, 2, given)] == pytest.approx(alone[:2], abs=2e-5)
+    for cached_features in (
+        None,
+        dict(zip([demonstration.image], model.image_features([demonstration.image], 1), strict=True)),
+    ):
+        assert [s.log_prob for s in model.score(prompts, 3, cached_features)] == pytest.approx(alone, abs=2e-5)
+        assert [s.log_prob for s in model.score(texts, 2, cached_features)] == pytest.approx(alone[:2], abs=2e-5)
     answers = [model.generate([p], GenerationOptions(4, 3), 1)[0] for p in prompts]
     assert model.generate(prompts, GenerationOptions(4, 3), 3) == answers
 

@@ -46,13 +46,13 @@ def test_an_image_is_read_whole(model: Idefics2Model, images: Images) -> None:
 
 
 def test_prompts_without_images_are_read_too(model: Idefics2Model, images: Images) -> None:
-    shown = images("caption")[0]
+    demonstration = images("caption")[0]
     plain = [replace(e, image="") for e in images("caption")[1:3]]
-    prompts = [model.prompt("classification", plain[:1], query) for query in (plain[1], shown)]
+    prompts = [model.prompt("classification", plain[:1], query) for query in (plain[1], demonstration)]
     alone = [model.score([p], 1)[0].log_prob for p in prompts]
-    features = dict(zip([shown.image], model.image_features([shown.image], 1), strict=True))
-    for given in (None, features):
-        assert [s.log_prob for s in model.score(prompts, 2, given)] == pytest.approx(alone, abs=1e-4)
+    features = dict(zip([demonstration.image], model.image_features([demonstration.image], 1), strict=True))
+    for cached_features in (None, features):
+        assert [s.log_prob for s in model.score(prompts, 2, cached_features)] == pytest.approx(alone, abs=1e-4)
 
 
 def test_another_architecture_is_refused(folder_of: Folder) -> None:

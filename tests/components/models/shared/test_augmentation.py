@@ -66,13 +66,13 @@ def test_crops_stay_inside_and_keep_the_region(
 ) -> None:
     low = [min(int(c * s), s - 1) for c, s in zip(corner, size, strict=True)]
     high = [min(s, k + max(1, int(e * s))) for e, s, k in zip(extent, size, low, strict=True)]
-    for kept in (None, (low[0], low[1], high[0], high[1])):
-        box = resized_crop(size, (0.5, 1.0), kept, np.random.default_rng(seed))
+    for region in (None, (low[0], low[1], high[0], high[1])):
+        box = resized_crop(size, (0.5, 1.0), region, np.random.default_rng(seed))
         assert 0 <= box[0] < box[2] <= size[0]
         assert 0 <= box[1] < box[3] <= size[1]
-        if kept is not None:
-            assert (box[0] <= kept[0], box[1] <= kept[1]) == (True, True)
-            assert (box[2] >= kept[2], box[3] >= kept[3]) == (True, True)
+        if region is not None:
+            assert (box[0] <= region[0], box[1] <= region[1]) == (True, True)
+            assert (box[2] >= region[2], box[3] >= region[3]) == (True, True)
 
 
 def test_sizes_of_crops() -> None:
@@ -139,10 +139,10 @@ def test_mirroring(tmp_path: Path) -> None:
     path = image_file(tmp_path, (30, 20))
     reader = ImageReader(28, ZEROS, ONES, Augmentation(flip=True))
     plain = reader(path)
-    shown = [reader(path, keyed_generator(k, "pixels", 0)) for k in range(40)]
-    mirrored = [np.array_equal(image, plain[:, :, ::-1]) for image in shown]
+    images = [reader(path, keyed_generator(k, "pixels", 0)) for k in range(40)]
+    mirrored = [np.array_equal(image, plain[:, :, ::-1]) for image in images]
     assert 8 < sum(mirrored) < 32
-    assert all(np.array_equal(image, plain) for image, turned in zip(shown, mirrored, strict=True) if not turned)
+    assert all(np.array_equal(image, plain) for image, turned in zip(images, mirrored, strict=True) if not turned)
     assert all(np.array_equal(reader(path, keyed_generator(k, "pixels", 0), flip=False), plain) for k in range(10))
 
 

@@ -28,14 +28,14 @@ class Encodes(Model):
 
 
 class Expands(Model):
-    def _expand_inputs_for_generation(self, *_: Any, **given: Any) -> Any:
-        return "its own way", given
+    def _expand_inputs_for_generation(self, *_: Any, **options: Any) -> Any:
+        return "its own way", options
 
 
 def expanded(model: Any, inputs: dict[str, torch.Tensor], images: list[int]) -> Any:
     with images_by_beam(model, inputs, images):
-        given = dict(inputs)
-        return model._expand_inputs_for_generation(input_ids=given.pop("input_ids"), expand_size=BEAMS, **given)
+        values = dict(inputs)
+        return model._expand_inputs_for_generation(input_ids=values.pop("input_ids"), expand_size=BEAMS, **values)
 
 
 def inputs(*tokens: int, rows: int) -> dict[str, torch.Tensor]:
@@ -57,11 +57,11 @@ def inputs(*tokens: int, rows: int) -> dict[str, torch.Tensor]:
 def test_each_beam_has_the_images_of_its_prompt(
     tokens: tuple[int, ...], images: list[int], expected: list[int]
 ) -> None:
-    given = inputs(*tokens, rows=len(set(expected)))
-    ids, others = expanded(Model(), given, images)
+    arguments = inputs(*tokens, rows=len(set(expected)))
+    ids, others = expanded(Model(), arguments, images)
     assert others["pixel_values"].flatten().tolist() == expected
-    assert torch.equal(ids, given["input_ids"].repeat_interleave(BEAMS, 0))
-    assert torch.equal(others["attention_mask"], given["attention_mask"].repeat_interleave(BEAMS, 0))
+    assert torch.equal(ids, arguments["input_ids"].repeat_interleave(BEAMS, 0))
+    assert torch.equal(others["attention_mask"], arguments["attention_mask"].repeat_interleave(BEAMS, 0))
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -82,13 +82,13 @@ def test_a_model_that_takes_care_of_it_is_left_alone(kind: type[Model]) -> None:
 
 def test_one_beam_needs_no_order() -> None:
     """Whatever the rows belong to."""
-    given = inputs(4, 2, rows=5)
-    with images_by_beam(Model(), given, [2, 1]):
+    arguments = inputs(4, 2, rows=5)
+    with images_by_beam(Model(), arguments, [2, 1]):
         pass
     model = Model()
-    with images_by_beam(model, given, [2, 1]):
-        _, others = model._expand_inputs_for_generation(expand_size=1, **given)
-    assert others["pixel_values"] is given["pixel_values"]
+    with images_by_beam(model, arguments, [2, 1]):
+        _, others = model._expand_inputs_for_generation(expand_size=1, **arguments)
+    assert others["pixel_values"] is arguments["pixel_values"]
 
 
 def test_rows_that_belong_to_no_prompt_are_refused() -> None:

@@ -143,15 +143,18 @@ def test_prompts_with_and_without_images_share_a_batch(family: str, folder_of: F
         model: Any = Idefics2Model(IdeficsOptions(path=folder_of(tiny.idefics2), device="cpu"))
     else:
         model = ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu"))
-    shown, (a, b) = images("vqa")[:4], (replace(e, image="") for e in images("vqa")[:2])
-    prompts = [model.prompt("vqa", d, q) for d, q in (([a], b), (shown[1:3], shown[0]), ([], a), ([a], shown[3]))]
+    with_images, (a, b) = images("vqa")[:4], (replace(e, image="") for e in images("vqa")[:2])
+    prompts = [
+        model.prompt("vqa", d, q)
+        for d, q in (([a], b), (with_images[1:3], with_images[0]), ([], a), ([a], with_images[3]))
+    ]
     expected = [score.log_prob for score in model.score(prompts, 1)]
-    paths = [e.image for e in shown]
+    paths = [e.image for e in with_images]
     features = (
         dict(zip(paths, model.image_features(paths, 2), strict=True)) if hasattr(model, "image_features") else None
     )
-    for given in (None, features):
-        assert log_probs(model, prompts, given) == pytest.approx(expected, abs=1e-4)
+    for cached_features in (None, features):
+        assert log_probs(model, prompts, cached_features) == pytest.approx(expected, abs=1e-4)
     assert log_probs(model, prompts[::2]) == pytest.approx(expected[::2], abs=1e-4)
 
 
@@ -159,7 +162,9 @@ def test_the_head_sees_the_wanted_positions_alone(folder_of: Folder) -> None:
     model = TextModel(RemoteCodeOptions(path=folder_of(tiny.llama), device="cpu"))
     batch = model.answer_batch(text_prompts(model), None)
     seen: list[tuple[int, ...]] = []
-    handle = model.model.lm_head.register_forward_hook(lambda head, given, made: seen.append(tuple(given[0].shape)))
+    handle = model.model.lm_head.register_forward_hook(
+        lambda head, arguments, outputs: seen.append(tuple(arguments[0].shape))
+    )
     model.answer_logits(batch)
     handle.remove()
     assert seen == [(1, len(batch.tokens), 32)]

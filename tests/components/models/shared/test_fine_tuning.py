@@ -112,16 +112,16 @@ def test_parts_in_half_precision_train_under_autocast(family: str, folder_of: Fo
     kinds = {p.dtype for p in model.model.vision_model.parameters()}
     assert kinds == {torch.float32, torch.bfloat16}
     prompts = zero_shot(model, images("caption")[:4], "caption")
-    shown = evaluation_pixels(model, prompts)
-    losses = fit(model, model.fine_tuning_batch(prompts, shown), 8, autocast=True)
+    pixels = evaluation_pixels(model, prompts)
+    losses = fit(model, model.fine_tuning_batch(prompts, pixels), 8, autocast=True)
     assert losses[-1] < losses[0]
     scores = [s.log_prob for s in model.score(prompts, 4)]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        actual, _ = fine_tuned_log_probs(model, model.fine_tuning_batch(prompts, shown))
+        actual, _ = fine_tuned_log_probs(model, model.fine_tuning_batch(prompts, pixels))
     assert actual == pytest.approx(scores, abs=0.3)
     options = model.generation_defaults("caption")
     search = GenerationOptions(**{**options, "max_new_tokens": 10, "min_new_tokens": 2})
-    assert [b[0].text for b in model.sample_beams(prompts, shown, search)] == model.generate(prompts, search, 4)
+    assert [b[0].text for b in model.sample_beams(prompts, pixels, search)] == model.generate(prompts, search, 4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -131,8 +131,8 @@ def test_fine_tuned_weights_stay_in_float32(family: str, folder_of: Folder, imag
     model = adapter(CaptionerOptions(path=folder_of(build), device="cpu", dtype="bfloat16"))
     names = trained(model, ("vit",))
     prompts = zero_shot(model, images("caption")[:4], "caption")
-    shown = evaluation_pixels(model, prompts)
-    fit(model, model.fine_tuning_batch(prompts, shown), 3)
+    pixels = evaluation_pixels(model, prompts)
+    fit(model, model.fine_tuning_batch(prompts, pixels), 3)
     model.network.requires_grad_(False)
     file = tmp_path / "best.safetensors"
     model.save_fine_tuned(file, names, {})
@@ -150,7 +150,7 @@ def test_fine_tuned_weights_stay_in_float32(family: str, folder_of: Folder, imag
     search = GenerationOptions(8, 3)
     assert again.generate(prompts, search, 4) == model.generate(prompts, search, 4)
     trained(again, ("vit",))
-    losses = fit(again, again.fine_tuning_batch(prompts, shown), 3)
+    losses = fit(again, again.fine_tuning_batch(prompts, pixels), 3)
     assert losses[-1] < losses[0]
     again.resize_images(again.image_size + 14)
     assert len(again.score(prompts, 4)) == 4
@@ -184,23 +184,23 @@ def test_beams_share_their_image(family: str, folder_of: Folder, images: Images)
     model = adapter(CaptionerOptions(path=folder_of(build), device="cpu"))
     model.network.requires_grad_(True)
     prompts = zero_shot(model, images("caption")[:3], "caption")
-    shown = evaluation_pixels(model, prompts)
+    pixels = evaluation_pixels(model, prompts)
     rows = [0, 0, 2, 0, 1, 2]
-    told = [prompts[row] for row in rows]
+    expanded = [prompts[row] for row in rows]
     answers = [[5 + k, 9, 6 + k][: 1 + k % 3] for k in range(6)]
     seen = []
     with model.network.vision_model.register_forward_hook(
         lambda _, a, k, out: seen.append(len(out[0])), with_kwargs=True
     ):
-        expected = gradients(model, model.fine_tuning_batch(told, shown[rows], answers=answers))
-        actual = gradients(model, model.fine_tuning_batch(told, shown, answers=answers, images=rows))
+        expected = gradients(model, model.fine_tuning_batch(expanded, pixels[rows], answers=answers))
+        actual = gradients(model, model.fine_tuning_batch(expanded, pixels, answers=answers, images=rows))
     assert seen == [6, 3]
     assert expected.keys() == actual.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(actual[name], gradient, rtol=1e-3, atol=1e-4)
     for wrong in ([0, 1], [0, 0, 2, 0, 1, 3], [0, 0, 2, 0, 1, -1]):
         with pytest.raises(ValueError, match="must name one of 3 images for each of 6 prompts"):
-            model.fine_tuning_batch(told, shown, answers=answers, images=wrong)
+            model.fine_tuning_batch(expanded, pixels, answers=answers, images=wrong)
 
 
 def test_what_is_cut_keeps_its_end_behind_an_encoder(folder_of: Folder, images: Images) -> None:
@@ -208,19 +208,19 @@ def test_what_is_cut_keeps_its_end_behind_an_encoder(folder_of: Folder, images: 
         build, adapter = FAMILIES[family]
         model = adapter(CaptionerOptions(path=folder_of(build), device="cpu"))
         prompts = zero_shot(model, images("caption")[:1], "caption")
-        shown = evaluation_pixels(model, prompts)
-        whole = model.fine_tuning_batch(prompts, shown).tokens.tolist()
-        cut = model.fine_tuning_batch(prompts, shown, 2).tokens.tolist()
+        pixels = evaluation_pixels(model, prompts)
+        whole = model.fine_tuning_batch(prompts, pixels).tokens.tolist()
+        cut = model.fine_tuning_batch(prompts, pixels, 2).tokens.tolist()
         assert len(whole) > 2
         assert cut == [whole[0], whole[-1] if ends else whole[1]]
-        assert model.fine_tuning_batch(prompts, shown, len(whole)).tokens.tolist() == whole
+        assert model.fine_tuning_batch(prompts, pixels, len(whole)).tokens.tolist() == whole
         assert (model.fine_tuning_recipe("caption")["max_target_tokens"] == 32) is ends
 
 
 def test_a_quoted_caption_is_cleaned(folder_of: Folder) -> None:
     model = BlipModel(CaptionerOptions(path=folder_of(tiny.blip), device="cpu"))
-    asked = model.plain_prompt('does it describe " A "red" Bar. " in personality Wild?', "a.png", "yes").text
-    assert 'does it describe " a red bar " in personality Wild?' in asked
+    question = model.plain_prompt('does it describe " A "red" Bar. " in personality Wild?', "a.png", "yes").text
+    assert 'does it describe " a red bar " in personality Wild?' in question
 
 
 def test_resized_images_are_read_again(folder_of: Folder, images: Images, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from icltool.errors import DataError
 RAMP = np.linspace(0, 255, 64, dtype=np.uint8).reshape(8, 8)
 
 
-def shown(image: Image.Image, path: Path) -> np.ndarray:
+def reread(image: Image.Image, path: Path) -> np.ndarray:
     """The pixels [H, W, 3] after writing and reading."""
     image.save(path)
     actual = read_image(str(path))
@@ -28,9 +28,9 @@ def greys(levels: np.ndarray) -> np.ndarray:
 
 
 def test_greyscale_of_8_and_1_bits(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(shown(Image.fromarray(RAMP), tmp_path / "l.png"), greys(RAMP))
+    np.testing.assert_array_equal(reread(Image.fromarray(RAMP), tmp_path / "l.png"), greys(RAMP))
     black_or_white = np.where(RAMP > 127, 255, 0).astype(np.uint8)
-    actual = shown(Image.fromarray(black_or_white).convert("1"), tmp_path / "one.png")
+    actual = reread(Image.fromarray(black_or_white).convert("1"), tmp_path / "one.png")
     np.testing.assert_array_equal(actual, greys(black_or_white))
 
 
@@ -38,11 +38,11 @@ def test_greyscale_of_8_and_1_bits(tmp_path: Path) -> None:
 def test_greyscale_of_16_bits_keeps_its_shades(tmp_path: Path, name: str) -> None:
     image = Image.fromarray(RAMP.astype(np.uint16) * 257)
     assert image.mode == "I;16"
-    np.testing.assert_array_equal(shown(image, tmp_path / name), greys(RAMP))
+    np.testing.assert_array_equal(reread(image, tmp_path / name), greys(RAMP))
 
 
 def test_cmyk(tmp_path: Path) -> None:
-    actual = shown(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "x.jpg")
+    actual = reread(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "x.jpg")
     assert (abs(actual.astype(int) - (255, 0, 0)) < 12).all()
 
 
@@ -50,9 +50,9 @@ def test_transparent_parts_are_white(tmp_path: Path) -> None:
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0] = (10, 20, 30, 255)
     pixels[0, 1] = (0, 0, 0, 128)
-    actual = shown(Image.fromarray(pixels), tmp_path / "rgba.png")
+    actual = reread(Image.fromarray(pixels), tmp_path / "rgba.png")
     assert actual.tolist() == [[[10, 20, 30], [127, 127, 127]], [[255, 255, 255], [255, 255, 255]]]
-    actual = shown(Image.fromarray(pixels).convert("LA"), tmp_path / "la.png")
+    actual = reread(Image.fromarray(pixels).convert("LA"), tmp_path / "la.png")
     assert actual[1].tolist() == [[255, 255, 255], [255, 255, 255]]
 
 
@@ -60,9 +60,9 @@ def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([200, 0, 0, 0, 0, 200])
     image.putdata([0, 1])
-    assert shown(image, tmp_path / "p.png").tolist() == [[[200, 0, 0], [0, 0, 200]]]
+    assert reread(image, tmp_path / "p.png").tolist() == [[[200, 0, 0], [0, 0, 200]]]
     image.info["transparency"] = 1
-    assert shown(image, tmp_path / "t.png").tolist() == [[[200, 0, 0], [255, 255, 255]]]
+    assert reread(image, tmp_path / "t.png").tolist() == [[[200, 0, 0], [255, 255, 255]]]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

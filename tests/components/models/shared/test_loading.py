@@ -285,7 +285,7 @@ def test_quantization_is_asked_of_bitsandbytes(folder_of: Folder, monkeypatch: p
     """What would be handed to transformers on a machine with a GPU, as far as it can be seen without one."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    asked: dict[str, Any] = {}
+    calls: dict[str, Any] = {}
 
     class Stops(BaseException):
         pass
@@ -293,7 +293,7 @@ def test_quantization_is_asked_of_bitsandbytes(folder_of: Folder, monkeypatch: p
     class Recorder:
         @staticmethod
         def from_pretrained(source: str, **arguments: Any) -> None:
-            asked.update(arguments)
+            calls.update(arguments)
             raise Stops
 
     for bits in ("4bit", "8bit"):
@@ -301,9 +301,9 @@ def test_quantization_is_asked_of_bitsandbytes(folder_of: Folder, monkeypatch: p
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (GIB, GIB))
         with pytest.raises(Stops):
             load_model(Recorder, Weights(folder_of(tiny.gpt2), True), options)
-        assert asked["device_map"] == {"": torch.device("cuda:0")}
-        assert asked["dtype"] == torch.bfloat16
-        config = asked["quantization_config"]
+        assert calls["device_map"] == {"": torch.device("cuda:0")}
+        assert calls["dtype"] == torch.bfloat16
+        config = calls["quantization_config"]
         assert (config.load_in_4bit, config.load_in_8bit) == (bits == "4bit", bits == "8bit")
 
 
@@ -315,7 +315,7 @@ def test_norms_and_feed_forward_layers_are_compiled(
     handed: list[str] = []
     graphs: list[int] = []
 
-    def backend(graph: Any, given: Any) -> Any:
+    def backend(graph: Any, arguments: Any) -> Any:
         graphs.append(len(list(graph.graph.nodes)))
         return graph.forward
 

@@ -30,8 +30,8 @@ def test_every_model_is_built_from_options_that_are_described_and_fit_its_regist
     assert all(field.description for field in model.model_fields.values())
     options = registry.get("models", name).registration.options
     assert options.keys() <= model.model_fields.keys()
-    made = model(**options)
-    assert {field: getattr(made, field) for field in options} == dict(options)
+    built = model(**options)
+    assert {field: getattr(built, field) for field in options} == dict(options)
 
 
 def test_a_model_has_the_name_that_it_is_registered_under() -> None:

@@ -66,10 +66,10 @@ def test_log_probabilities_are_those_of_the_targets(spans: list[Span], at_once: 
     generator = torch.Generator().manual_seed(len(spans))
     longest = max(span.end - span.start for span in spans)
     hidden = torch.randn(len(spans), longest, 10, generator=generator)
-    asked: list[int] = []
+    calls: list[int] = []
 
     def head(states: torch.Tensor) -> torch.Tensor:
-        asked.append(len(states))
+        calls.append(len(states))
         return states
 
     with pytest.MonkeyPatch.context() as patch:
@@ -85,8 +85,8 @@ def test_log_probabilities_are_those_of_the_targets(spans: list[Span], at_once: 
         plain = sum(float(everything[row, k - 1 - span.start, span.tokens.ids[k]]) for k in following)
         assert float(actual[row]) == pytest.approx(plain, abs=1e-5)
         count += len(following)
-    assert sum(asked) == count
-    assert all(n <= max(1, at_once // 10) for n in asked)
+    assert sum(calls) == count
+    assert all(n <= max(1, at_once // 10) for n in calls)
 
 
 @pytest.mark.parametrize("columns", [0, 4])
@@ -105,8 +105,8 @@ def test_a_layer_attends_to_the_past_and_keeps_what_is_new(columns: int, keep: b
         for actual, one, other in zip(seen, before, new, strict=True):
             assert torch.equal(actual, torch.cat([one, other], 2) if columns else other)
     if keep:
-        kept = own_keys_values(cache)
-        assert all(torch.equal(a, b) for f, w in zip(kept, own, strict=True) for a, b in zip(f, w, strict=True))
+        states = own_keys_values(cache)
+        assert all(torch.equal(a, b) for f, w in zip(states, own, strict=True) for a, b in zip(f, w, strict=True))
 
 
 def test_a_cache_to_generate_from_holds_every_row_for_each_beam() -> None:

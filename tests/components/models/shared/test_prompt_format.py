@@ -98,8 +98,8 @@ def test_idefics2_writes_one_marker_for_an_image() -> None:
 
 @pytest.mark.parametrize(("form", "image"), [(IDEFICS, IMAGE), (IDEFICS2, "<image>")])
 def test_classification_prompt(form: PromptFormat, image: str) -> None:
-    shown, plain = (Example(1, path, 1, "great fun", "good", ("good",)) for path in ("1.jpg", ""))
-    prompt = form.prompt("classification", [shown], plain)
+    with_image, plain = (Example(1, path, 1, "great fun", "good", ("good",)) for path in ("1.jpg", ""))
+    prompt = form.prompt("classification", [with_image], plain)
     assert prompt.text == f"<s>{image}Input:great fun Label:good\nInput:great fun Label:"
     assert form.clean("classification", " good\nInput: dull Label: bad") == "good"
 
@@ -160,25 +160,25 @@ def test_a_prompt_with_several_images_per_example() -> None:
 @pytest.mark.parametrize(("formats", "image"), FAMILIES)
 @pytest.mark.parametrize("shots", [0, 1, 2])
 def test_caption_prompts_of_both_templates(formats: dict[str, PromptFormat], image: str, shots: int) -> None:
-    shown = [example("a cat", image="1.jpg"), example("a dog.", image="2.jpg")][:shots]
-    prompt = formats["live"].prompt("caption", shown, example("a cow"))
+    demonstrations = [example("a cat", image="1.jpg"), example("a dog.", image="2.jpg")][:shots]
+    prompt = formats["live"].prompt("caption", demonstrations, example("a cow"))
     before = ["", f"{image}Caption:a cat\n\n", f"{image}Caption:a cat\n\n{image}Caption:a dog.\n\n"][shots]
     assert (prompt.text, prompt.target) == (f"<s>{before}{image}Caption:", "a cow</s>")
     assert prompt.images == (*("1.jpg", "2.jpg")[:shots], "x.jpg")
-    usual = formats["lever-lm"].prompt("caption", shown, example("a cow"))
+    usual = formats["lever-lm"].prompt("caption", demonstrations, example("a cow"))
     assert (usual.text, usual.target) == (prompt.text.replace("\n\n", "\n"), "a cow\n</s>")
 
 
 @pytest.mark.parametrize(("formats", "image"), FAMILIES)
 @pytest.mark.parametrize("shots", [0, 1, 2])
 def test_vqa_prompts_of_both_templates(formats: dict[str, PromptFormat], image: str, shots: int) -> None:
-    shown = [example("red", "What colour?", "1.jpg"), example("2.5", "How long?", "2.jpg")][:shots]
-    prompt = formats["live"].prompt("vqa", shown, example("two", "How many?"))
+    demonstrations = [example("red", "What colour?", "1.jpg"), example("2.5", "How long?", "2.jpg")][:shots]
+    prompt = formats["live"].prompt("vqa", demonstrations, example("two", "How many?"))
     one = f"{image}Question:What colour? Short answer:red.\n\n"
     before = ["", one, f"{one}{image}Question:How long? Short answer:2.5.\n\n"][shots]
     assert prompt.text == f"<s>{LIVE_INSTRUCTION}{before}{image}Question:How many? Short answer:"
     assert (prompt.target, len(prompt.images)) == ("two.</s>", shots + 1)
-    usual = formats["lever-lm"].prompt("vqa", shown, example("two", "How many?"))
+    usual = formats["lever-lm"].prompt("vqa", demonstrations, example("two", "How many?"))
     instruction = "Instruction: provide an answer to the question. Use the image to answer.\n"
     usual_before = before.replace(".\n\n", "\n")
     assert usual.text == f"<s>{instruction}{usual_before}{image}Question:How many? Short answer:"
@@ -251,9 +251,9 @@ def test_clean_answers_stay_as_they_are(form: PromptFormat, raw: str) -> None:
 def test_an_answer_comes_back_from_its_demonstration_and_from_its_target(form: PromptFormat, label: str) -> None:
     """Prompt and clean fit together: what a model would write after a demonstration, or as it is trained to, is the label."""
     for task in ("caption", "vqa"):
-        written, asked = example(label, "What?", ""), example("x", "What?", "")
-        text = form.prompt(task, [written], asked).text
-        opening = form.prompt(task, [], asked).text
+        written, query = example(label, "What?", ""), example("x", "What?", "")
+        text = form.prompt(task, [written], query).text
+        opening = form.prompt(task, [], query).text
         assert form.clean(task, text.removeprefix(opening)) == label
         assert form.clean(task, form.prompt(task, [], written).target.removesuffix(form.end)) == label
 
@@ -290,15 +290,18 @@ def test_the_text_that_fingerprints_are_made_of_tells_later_fields_only_where_th
 @pytest.mark.parametrize("form", ALL)
 def test_prompts_of_styles_and_inferences(form: PromptFormat) -> None:
     marker, between = form.image, form.separator
-    shown = replace(example("so {sweet}", image="1.jpg"), style="Sweet {text}")
-    asked = replace(example("grim"), style="Cold\n<image>")
-    assert form.prompt("style", [shown], asked).text == (
+    demonstrations = replace(example("so {sweet}", image="1.jpg"), style="Sweet {text}")
+    query = replace(example("grim"), style="Cold\n<image>")
+    assert form.prompt("style", [demonstrations], query).text == (
         f"<s>{marker}Caption in the style Sweet {{text}}:so {{sweet}}{between}{marker}Caption in the style Cold < image>:"
     )
     assert form.clean("style", " so sweet\nCaption in the style Cold: grim") == "so sweet"
-    shown, asked = example("it is cold", "snow", "1.jpg#xywh=1,2,3,4&show=crop"), example("rain", "an umbrella")
+    demonstrations, query = (
+        example("it is cold", "snow", "1.jpg#xywh=1,2,3,4&show=crop"),
+        example("rain", "an umbrella"),
+    )
     for task in ("inference", "inference-choice"):
-        prompt = form.prompt(task, [shown], asked)
+        prompt = form.prompt(task, [demonstrations], query)
         assert prompt.text == (f"<s>{marker}Clue:snow Inference:it is cold{between}{marker}Clue:an umbrella Inference:")
         assert prompt.images == ("1.jpg#xywh=1,2,3,4&show=crop", "x.jpg")
         assert form.clean(task, "it is, perhaps, cold\nClue:") == "it is, perhaps, cold"

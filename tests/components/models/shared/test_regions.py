@@ -29,7 +29,7 @@ def path(tmp_path: Path, pixels: np.ndarray) -> str:
     return str(tmp_path / "x.png")
 
 
-def shown(path: str, mode: str, *regions: Region) -> np.ndarray:
+def pixels_of(path: str, mode: str, *regions: Region) -> np.ndarray:
     image = read_image(with_regions(path, regions, mode))  # type: ignore[arg-type]
     assert image.mode == "RGB"
     return np.asarray(image)
@@ -53,18 +53,18 @@ def test_without_regions_the_image_is_as_it_is(path: str, pixels: np.ndarray) ->
 
 def test_a_highlight_is_composited_onto_the_original(path: str, pixels: np.ndarray) -> None:
     for regions in ((BOX,), (BOX, OTHER)):
-        actual = shown(path, "highlight", *regions)
+        actual = pixels_of(path, "highlight", *regions)
         np.testing.assert_allclose(actual, drawn(pixels, *regions), atol=1)
     assert tuple(actual[BOX.top, BOX.left]) == OUTLINE[:3]
 
 
 def test_of_overlapping_boxes_the_later_one_stands_above(path: str, pixels: np.ndarray) -> None:
-    actual = shown(path, "highlight", BOX, Region(20, 10, 20, 15))
+    actual = pixels_of(path, "highlight", BOX, Region(20, 10, 20, 15))
     np.testing.assert_allclose(actual, drawn(pixels, BOX, Region(20, 10, 20, 15)), atol=1)
 
 
 def test_hide_and_only_are_each_others_opposite(path: str, pixels: np.ndarray) -> None:
-    hidden, only = (shown(path, mode, BOX, OTHER) for mode in ("hide", "only"))
+    hidden, only = (pixels_of(path, mode, BOX, OTHER) for mode in ("hide", "only"))
     np.testing.assert_array_equal(hidden.astype(int) + only, pixels)
     within = np.zeros((HEIGHT, WIDTH), dtype=bool)
     for r in (BOX, OTHER):
@@ -74,16 +74,16 @@ def test_hide_and_only_are_each_others_opposite(path: str, pixels: np.ndarray) -
 
 
 def test_a_crop_is_the_box_around_all(path: str, pixels: np.ndarray) -> None:
-    np.testing.assert_array_equal(shown(path, "crop", BOX), pixels[5:20, 10:30])
-    np.testing.assert_array_equal(shown(path, "crop", OTHER, BOX), pixels[5:38, 10:50])
-    np.testing.assert_array_equal(shown(path, "crop", Region(50, 0, 90, 900)), pixels[:, 50:])
+    np.testing.assert_array_equal(pixels_of(path, "crop", BOX), pixels[5:20, 10:30])
+    np.testing.assert_array_equal(pixels_of(path, "crop", OTHER, BOX), pixels[5:38, 10:50])
+    np.testing.assert_array_equal(pixels_of(path, "crop", Region(50, 0, 90, 900)), pixels[:, 50:])
 
 
 def test_boxes_beyond_the_image_are_clipped(path: str, pixels: np.ndarray) -> None:
     beyond = Region(50, 30, 900, 900)
-    np.testing.assert_array_equal(shown(path, "hide", beyond)[30:, 50:], 0)
-    np.testing.assert_array_equal(shown(path, "hide", beyond)[:30], pixels[:30])
-    assert shown(path, "highlight", beyond).shape == pixels.shape
+    np.testing.assert_array_equal(pixels_of(path, "hide", beyond)[30:, 50:], 0)
+    np.testing.assert_array_equal(pixels_of(path, "hide", beyond)[:30], pixels[:30])
+    assert pixels_of(path, "highlight", beyond).shape == pixels.shape
     assert bounds(ImageReference("x", (beyond, BOX)), (WIDTH, HEIGHT)) == (10, 5, 60, 40)
     assert bounds(ImageReference("x"), (WIDTH, HEIGHT)) == (0, 0, 60, 40)
 
@@ -92,7 +92,7 @@ def test_boxes_beyond_the_image_are_clipped(path: str, pixels: np.ndarray) -> No
 @pytest.mark.parametrize("region", [Region(60, 0, 5, 5), Region(0, 40, 5, 5), Region(3, 3, 0, 5), Region(3, 3, 5, 0)])
 def test_a_region_of_which_nothing_is_left_is_an_error(path: str, mode: str, region: Region) -> None:
     with pytest.raises(DataError) as caught:
-        shown(path, mode, BOX, region)
+        pixels_of(path, mode, BOX, region)
     assert f"image {path} has 60 x 40 pixels" in caught.value.message
     assert f"{region.width} x {region.height} at {region.left},{region.top}" in caught.value.message
 
@@ -102,9 +102,11 @@ def test_boxes_are_those_of_the_turned_image(tmp_path: Path, pixels: np.ndarray)
     exif[274] = 6  # to be turned by 90 degrees clockwise
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
     turned = np.rot90(pixels, -1)
-    np.testing.assert_array_equal(shown(str(tmp_path / "turned.png"), "crop", Region(0, 50, 40, 10)), turned[50:, :])
+    np.testing.assert_array_equal(
+        pixels_of(str(tmp_path / "turned.png"), "crop", Region(0, 50, 40, 10)), turned[50:, :]
+    )
 
 
 def test_a_missing_image_is_named_without_its_regions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"image \S*gone\.png is missing"):
-        shown(str(tmp_path / "gone.png"), "hide", BOX)
+        pixels_of(str(tmp_path / "gone.png"), "hide", BOX)

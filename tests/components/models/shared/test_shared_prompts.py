@@ -39,18 +39,18 @@ KINDS: dict[str, Callable[[Folder], Any]] = {
 }
 
 
-def made(kind: str, folder_of: Folder) -> Any:
+def load_model(kind: str, folder_of: Folder) -> Any:
     if kind in tiny.CHAT and not tiny.takes_features():
         pytest.skip("this release of transformers takes no ready image features")
     return KINDS[kind](folder_of)
 
 
 @pytest.fixture(scope="module", params=["idefics", *KINDS])
-def asked(
+def case(
     request: pytest.FixtureRequest, folder_of: Folder, images: Images, tiny_model: Any
 ) -> tuple[Any, list[list[Prompt]], PromptsAlone]:
     """(model, the prompts of three steps of a beam search, what the model gives for each of them)."""
-    model = tiny_model if request.param == "idefics" else made(request.param, folder_of)
+    model = tiny_model if request.param == "idefics" else load_model(request.param, folder_of)
     task = "classification" if request.param == "gpt2" else "caption"
     examples = [example(i) for i in range(8)] if request.param == "gpt2" else images("caption")
     query, pool = examples[0], examples[1:4]
@@ -65,10 +65,10 @@ def asked(
 
 @pytest.mark.parametrize("limit", [0, 40_000, 2**26])
 def test_a_search_gives_the_figures_of_single_prompts(
-    limit: int, asked: tuple[Any, list[list[Prompt]], PromptsAlone], monkeypatch: pytest.MonkeyPatch
+    limit: int, case: tuple[Any, list[list[Prompt]], PromptsAlone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefix_engine, "shared_segments", partial(shared_segments, worth=4))
-    model, steps, alone = asked
+    model, steps, alone = case
     assert isinstance(model, GeneratesFromPrefix)
     features = None
     if limit == 40_000 and hasattr(model, "image_features"):
@@ -88,7 +88,7 @@ def test_a_search_gives_the_figures_of_single_prompts(
 
 @pytest.mark.parametrize("family", ["idefics2", "idefics3", "qwen2.5-vl"])
 def test_prompts_with_and_without_images_are_one_tree(family: str, folder_of: Folder, images: Images) -> None:
-    model, (a, b, c, *_) = made(family, folder_of), images("vqa")
+    model, (a, b, c, *_) = load_model(family, folder_of), images("vqa")
     bare = [replace(e, image="") for e in (a, b, c)]
     prompts = [
         model.prompt("vqa", demonstrations, query)
@@ -106,7 +106,7 @@ class Readings(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.names: list[str] = []
         self._paused = False
 
     def ignore(self, patch: pytest.MonkeyPatch, holder: Any, method: str) -> None:
@@ -131,14 +131,14 @@ class Readings(TorchDispatchMode):
         by_places = name == "where" and len(args) == 1  # as `nonzero` arrives under inference mode
         waits = ("_local_scalar_dense", "equal", "masked_select", "nonzero", "unique_dim", "_unique2")
         if by_mask or by_places or name in waits:
-            self.found.append(name)
+            self.names.append(name)
         return op(*args, **(kwargs or {}))
 
 
 def test_nothing_is_read_back_from_the_device(
-    asked: tuple[Any, list[list[Prompt]], PromptsAlone], monkeypatch: pytest.MonkeyPatch
+    case: tuple[Any, list[list[Prompt]], PromptsAlone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, (*_, prompts), _ = asked
+    model, (*_, prompts), _ = case
     features = None
     if hasattr(model, "image_features"):
         paths = list(dict.fromkeys(path for p in prompts for path in p.images))
@@ -154,7 +154,7 @@ def test_nothing_is_read_back_from_the_device(
         for keep in (False, True):
             model.extend_prefix(whole, None, features, keep)
             model.extend_prefix(rest, past, features, keep)
-    assert readings.found == []
+    assert readings.names == []
 
 
 def _left(batch: Any, lengths: Sequence[int]) -> Any:
@@ -171,7 +171,7 @@ def test_tokens_are_counted_without_reading_an_image_again(
 ) -> None:
     from icltool.components.models.chat import chat_images
 
-    model, examples = made(family, folder_of), images("caption")
+    model, examples = load_model(family, folder_of), images("caption")
     prompts = [model.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (3, 1)]
     once = model.prompt_tokens(prompts, True)
     monkeypatch.setattr(chat_images, "read_image", lambda path: pytest.fail("read again"))

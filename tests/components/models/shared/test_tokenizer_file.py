@@ -20,12 +20,14 @@ CORPUS = ["Question:what is it Short answer:2 red cats", "Caption:a well-worn um
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer made as Llama 2's is: a blank is put before every text that stands alone, and behind special tokens."""
     folder = tmp_path_factory.mktemp("llama")
-    made = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
-    made.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
     specials = ["<unk>", "<s>", "</s>", *(f"<0x{number:02X}>" for number in range(256))]
-    made.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=420, special_tokens=specials, show_progress=False))
-    content = json.loads(made.to_str())
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=420, special_tokens=specials, show_progress=False)
+    )
+    content = json.loads(tokenizer.to_str())
     content["added_tokens"] = content["added_tokens"][:3]
     (folder / FILE).write_text(json.dumps(content))
     tokens: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}

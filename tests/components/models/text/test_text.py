@@ -23,8 +23,8 @@ LABELS = ("red bar", "green block", "blue frame", "yellow bar", "red block", "gr
 
 def example(i: int, **changes: object) -> Example:
     text = f"the {'short ' * (3 * i % 7)}question {i}"
-    made = Example(i, "", i, text, LABELS[i % 8], (LABELS[i % 8],), question=text, choices=LABELS)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    item = Example(i, "", i, text, LABELS[i % 8], (LABELS[i % 8],), question=text, choices=LABELS)
+    return replace(item, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
