@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LEARNER = "captioner"
 CARD, MANIFEST, ENDING = "README.md", "icltool.json", ".tar.gz"
-SCHEMA, VERSION = "icltool.exported-model", 1
+SCHEMA, VERSION = "icltool.exported-model", 2
 #: Files of transformers that may say where they were read from.
 _OF_TRANSFORMERS = ("config.json", "generation_config.json", "tokenizer_config.json", "preprocessor_config.json")
 _MEGABYTE = 10**6
@@ -74,7 +74,7 @@ def export_model(config: ExportConfig, format: str, progress: Progress) -> Stage
         "format": format,
         "model": fine_tuned.model,
         "checkpoint": file.stem,
-        "weights": "whole" if whole else "tuned",
+        "weights": "whole" if whole else "fine-tuned",
         "configuration": config.configuration or "whole",
         "files": len(files),
         "MB": round(size / _MEGABYTE, 1),
@@ -192,8 +192,8 @@ def _manifest(content: Path, fine_tuned: FineTuned, whole: bool, form: str) -> d
     copy = {
         "schema": SCHEMA,
         "schema_version": VERSION,
-        "weights": "whole" if whole else "tuned",
-        "tuned": fine_tuned.digest,
+        "weights": "whole" if whole else "fine-tuned",
+        "fine_tuned": fine_tuned.digest,
         "base_hash": fine_tuned.base_hash,
         "configuration": form,
         "icltool": __version__,

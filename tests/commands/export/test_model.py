@@ -113,7 +113,10 @@ def test_a_folder_is_the_model_itself(
     plain = Blip2ForConditionalGeneration.from_pretrained(target).state_dict()
     for name, tensor in load_file(checkpoint / f"{choice}.safetensors").items():
         torch.testing.assert_close(plain[name], tensor)
-    assert json.loads((target / "icltool.json").read_text())["model"] == NAME
+    manifest = json.loads((target / "icltool.json").read_text())
+    assert manifest["model"] == NAME
+    assert (manifest["copy"]["schema_version"], manifest["copy"]["weights"]) == (2, "whole")
+    assert manifest["copy"]["fine_tuned"] == read_fine_tuned(checkpoint / f"{choice}.safetensors").digest
     (tmp_path / "ordinary").touch()
     modes = {path.stat().st_mode for path in target.iterdir()}
     assert modes == {(tmp_path / "ordinary").stat().st_mode}, "as readable as any new file"
@@ -121,7 +124,7 @@ def test_a_folder_is_the_model_itself(
     assert not (target / "resume.ckpt").exists()
 
 
-@pytest.mark.parametrize("weights", ["whole", "tuned"])
+@pytest.mark.parametrize("weights", ["whole", "fine-tuned"])
 @pytest.mark.parametrize("form", ["whole", "no-paths", "none"])
 def test_backups_say_what_they_were_asked_to(
     weights: str,
@@ -150,7 +153,7 @@ def test_backups_say_what_they_were_asked_to(
         assert record["provenance"] == {"fine_tuned": True, "note": "read from … today", "see": "https://x.org/a/b"}
     base = checkpoint.parents[2] / "models" / "blip2"
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path / "hub"))
-    if weights == "tuned":
+    if weights == "fine-tuned":
         assert read_fine_tuned(root / "best.safetensors").base == (str(base) if form == "whole" else "")
         shutil.copytree(base, tmp_path / "hub" / "Salesforce" / NAME)
     assert answers(root, images) == answers(checkpoint, images)

@@ -21,7 +21,9 @@ from safetensors.torch import save
 from icltool.errors import ConfigError, StoreError
 from icltool.store.atomic import replace_file
 
-SCHEMA, VERSION = "icltool.tuned", 1
+SCHEMA, VERSION = "icltool.fine-tuned", 2
+#: The schemas that are read, and their versions.
+_READ = {"icltool.tuned": 1, SCHEMA: VERSION}
 #: Which weights to take from a folder: the first of these that exists.
 CHOICES = ("best.safetensors", "last.safetensors")
 _HINT = "give the checkpoint folder of a training of `icltool train captioner`, or a folder that `icltool export model` wrote"
@@ -53,7 +55,7 @@ def read_fine_tuned(file: Path) -> FineTuned:
     header = _header(file)
     if header is None:
         raise StoreError(f"{file} is not a file of fine-tuned weights", _HINT)
-    if header.get("version") != VERSION:
+    if header.get("version") != _READ[header["schema"]]:
         raise StoreError(f"{file} has version {header.get('version')!r} of its schema, not {VERSION}", "train again")
     try:
         fields = {name: header[name] for name in ("model", "base", "base_hash", "adapter", "about")}
@@ -161,7 +163,7 @@ def _header(file: Path) -> dict[str, Any] | None:
         header = json.loads(text)
     except ValueError:
         return None
-    return header if isinstance(header, dict) and header.get("schema") == SCHEMA else None
+    return header if isinstance(header, dict) and str(header.get("schema")) in _READ else None
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:

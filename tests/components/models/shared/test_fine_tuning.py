@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from icltool.commands.export.scrubbing import rewrite_header
 from icltool.components.models.blip.blip import BlipModel
 from icltool.components.models.blip.blip2 import Blip2Model
 from icltool.components.models.blip.instructblip import InstructBlipModel
@@ -20,7 +21,7 @@ from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.components.models.shared.fine_tuned import apply_fine_tuned, read_fine_tuned, save_fine_tuned
 from icltool.components.models.shared.fine_tuning import resized_positions
 from icltool.contracts import Augmentation, Example, GenerationOptions
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, StoreError
 from icltool.testing import check_fine_tuning
 from icltool.testing.fine_tuning import evaluation_pixels, fine_tuned_log_probs, zero_shot
 from tests.components.models import tiny_captioners as tiny
@@ -221,6 +222,23 @@ def test_a_quoted_caption_is_cleaned(folder_of: Folder) -> None:
     model = BlipModel(CaptionerOptions(path=folder_of(tiny.blip), device="cpu"))
     question = model.plain_prompt('does it describe " A "red" Bar. " in personality Wild?', "a.png", "yes").text
     assert 'does it describe " a red bar " in personality Wild?' in question
+
+
+@pytest.mark.parametrize(
+    ("schema", "version", "is_read"),
+    [("icltool.fine-tuned", 2, True), ("icltool.tuned", 1, True), ("icltool.fine-tuned", 1, False)],
+)
+def test_files_of_the_former_schema_are_read(schema: str, version: int, is_read: bool, tmp_path: Path) -> None:
+    file, former = tmp_path / "new.safetensors", tmp_path / "former.safetensors"
+    save_fine_tuned(file, torch.nn.Linear(2, 2), ["bias"], "blip2", "", "", {"image_size": 42}, {"epochs": 1})
+    rewrite_header(file, former, lambda header: {**header, "schema": schema, "version": version})
+    if not is_read:
+        with pytest.raises(StoreError, match="has version 1 of its schema, not 2"):
+            read_fine_tuned(former)
+        return
+    expected = read_fine_tuned(file)
+    assert read_fine_tuned(former) == replace(expected, file=former, digest=read_fine_tuned(former).digest)
+    assert torch.equal(load_file(former)["bias"], load_file(file)["bias"])
 
 
 def test_resized_images_are_read_again(folder_of: Folder, images: Images, tmp_path: Path) -> None:
