@@ -76,7 +76,7 @@ def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = F
     if as_json:
         path = None if report.path is None else str(report.path)
         notes = [*report.lines(), *details]
-        print_json({"title": report.title, "path": path, "rows": report.rows(), "remarks": notes})
+        print_report({"title": report.title, "path": path, "rows": report.rows(), "notes": notes})
         return
     if isinstance(report, HasPrintout):
         print_line(report.printout())
@@ -167,6 +167,11 @@ def cell(value: object, name: bool = False) -> str:
 def print_json(value: object) -> None:
     """Prints strict JSON: paths as texts, figures that are no number as null."""
     print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_report(content: Mapping[str, object]) -> None:
+    """Prints a report as JSON that begins with its schema and version."""
+    print_json({"schema": "icltool-report", "version": 2, **content})
 
 
 def print_line(text: str) -> None:

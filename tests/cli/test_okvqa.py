@@ -102,10 +102,10 @@ def test_without_the_data_raw_answers_are_judged_and_with_them_the_same_answers_
         without = evaluated(capsys, workspace)
         assert figures(without) == {"vqa-accuracy-raw": 60.0}
         message = f"okvqa-accuracy cannot run here, so vqa-accuracy-raw is reported instead: {why} ({how})"
-        assert message in without["remarks"]
+        assert message in without["notes"]
         again = evaluated(capsys, workspace)
         assert (figures(again), again["path"]) == (figures(without), without["path"])
-        assert any(line.startswith("up to date: 1 of 1") for line in again["remarks"])
+        assert any(line.startswith("up to date: 1 of 1") for line in again["notes"])
         error = refusal(capsys, workspace, "--metric=okvqa-accuracy")
         assert why in error
         assert "python -m nltk.downloader wordnet averaged_perceptron_tagger_eng" in error
@@ -113,7 +113,7 @@ def test_without_the_data_raw_answers_are_judged_and_with_them_the_same_answers_
         result = evaluated(capsys, workspace)
     assert figures(result) == {"okvqa-accuracy": 100.0}
     assert result["path"] == without["path"]
-    assert not any("raw" in line or "prompts" in line for line in result["remarks"]), "the model is not asked again"
+    assert not any("raw" in line or "prompts" in line for line in result["notes"]), "the model is not asked again"
     rows = read_predictions(Path(result["path"]) / "predictions" / "zero-shot-0-shot-seed0.jsonl")
     assert [row["scores"] for row in rows] == [{"vqa-accuracy-raw": pytest.approx(60), "okvqa-accuracy": 100}] * 3
     with nltk_path(tmp_path / "nothing"):
@@ -147,8 +147,8 @@ def test_metrics_asked_for_by_name(
     with nltk_path(tmp_path / "nothing"):
         report = evaluated(capsys, workspace, f"--metric={names}")
         assert figures(report) == {"vqa-accuracy-raw": 60.0, "vqa-accuracy": 0.0}
-        assert any(line.startswith("okvqa-accuracy is missing: stemming") for line in report["remarks"])
-        assert not any("instead" in line for line in report["remarks"])
+        assert any(line.startswith("okvqa-accuracy is missing: stemming") for line in report["notes"])
+        assert not any("instead" in line for line in report["notes"])
     with nltk_path(data):
         report = evaluated(capsys, workspace, f"--metric={names}")
     assert figures(report) == {"okvqa-accuracy": 100.0, "vqa-accuracy-raw": 60.0, "vqa-accuracy": 0.0}

@@ -56,10 +56,12 @@ def test_a_report_as_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "NaN" not in out
     assert json.loads(out) == {
+        "schema": "icltool-report",
+        "version": 2,
         "title": "t",
         "path": None,
         "rows": [{"a": 0.5, "b": None, "c": [0, 1], "d": "x", "e": "Ä"}],
-        "remarks": ["r"],
+        "notes": ["r"],
     }
 
 
@@ -79,7 +81,7 @@ def test_a_report_may_bring_its_own_table(capsys: pytest.CaptureFixture[str]) ->
     show(report, quiet=True)
     assert capsys.readouterr().out.splitlines() == ["its own table"]
     show(report, as_json=True)
-    assert json.loads(capsys.readouterr().out)["remarks"] == ["a note", "a detail"]
+    assert json.loads(capsys.readouterr().out)["notes"] == ["a note", "a detail"]
 
 
 def test_a_list_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ def test_the_default_is_exact_match_and_says_why(home: Path, capsys: pytest.Capt
     right = [normalise(r["answer"]) == normalise(r["references"][0]) for r in rows]
     assert 0 < sum(right) < len(right)
     assert row["exact-match"] == pytest.approx(100 * sum(right) / len(right))
-    assert any("needs 4 reference answers" in remark for remark in content["remarks"])
+    assert any("needs 4 reference answers" in remark for remark in content["notes"])
 
 
 def test_vqa_accuracy_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from icltool.cli.libraries import library_output
 from icltool.cli.options import AS_JSON, QUIET, sign
-from icltool.cli.output import print_json, print_line, print_list
+from icltool.cli.output import print_line, print_list, print_report
 from icltool.commands.clean.options import CleanConfig
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
@@ -42,7 +42,7 @@ def command(**values: Any) -> None:
     if removing:
         report = clean.run(report, progress)
     if as_json:
-        print_json(report.summary())
+        print_report(report.summary())
     elif removing:
         print_line(report.title)
     if report.faults:

@@ -79,7 +79,7 @@ class CleanReport:
             "title": self.title,
             "workspace": str(self.workspace),
             "rows": self.rows(),
-            "remarks": self.lines(),
+            "notes": self.lines(),
             "removed": len(self.removed),
             "freed": self.freed,
             "faults": list(self.faults),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from icltool.cli.libraries import library_output
-from icltool.cli.output import print_json, print_line, show
+from icltool.cli.output import print_line, print_report, show
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
 from icltool.execution.progress import for_terminal
@@ -65,7 +65,7 @@ def command(
     with aside():
         figure = result_figure(report.results, report.path / "demo.png", report.title)
     if as_json:
-        print_json({"title": report.title, "path": str(report.path), "figure": str(figure), "rows": report.rows()})
+        print_report({"title": report.title, "path": str(report.path), "figure": str(figure), "rows": report.rows()})
         return
     show(report, quiet=quiet, verbose=verbose)
     print_line(f"figure:  {figure}")

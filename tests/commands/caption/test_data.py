@@ -104,7 +104,7 @@ def test_inferences_are_judged_by_source(workspace: Path, capsys: pytest.Capture
     by = row["by"]["answer_type"]
     assert {source: figures["queries"] for source, figures in by.items()} == {"vcr": 5, "vg": 3}
     assert all(set(names) < set(figures) for figures in by.values())
-    assert not any("made for" in line for line in report["remarks"])
+    assert not any("made for" in line for line in report["notes"])
     rows = read_predictions(Path(report["path"]) / "predictions" / "random-2-shot-seed0.jsonl")
     assert all("show=highlight" in image for row in rows for image in row["images"])
     assert rows[0]["prompt"].endswith("Clue:snow Inference:")
@@ -134,7 +134,7 @@ def test_the_right_inference_is_ranked_among_distractors(workspace: Path, capsys
     assert row["mean-rank"] == pytest.approx(sum(ranks) / 8, abs=0.005)
     assert row["accuracy"] == pytest.approx(sum(right) / 8, abs=0.005)
     assert set(row["by"]["answer_type"]["vg"]) == {"queries", "accuracy", "mean-rank"}
-    assert not any("made for" in line for line in report["remarks"])
+    assert not any("made for" in line for line in report["notes"])
 
 
 def test_captions_in_a_style(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,8 +144,8 @@ def test_captions_in_a_style(workspace: Path, capsys: pytest.CaptureFixture[str]
     assert first["prompt"].endswith("Caption in the style Sweet:")
     assert second["prompt"].endswith("Caption in the style Anxious:")
     assert first["references"] == ["I love it", "so lovely", "how cute"]
-    assert any(line == "auc is made for classification: it is not meaningful for style" for line in report["remarks"])
-    remarks = evaluated(capsys, workspace, "inference-choice", "--shots=0", "--metric=cider")["remarks"]
+    assert any(line == "auc is made for classification: it is not meaningful for style" for line in report["notes"])
+    remarks = evaluated(capsys, workspace, "inference-choice", "--shots=0", "--metric=cider")["notes"]
     assert any(
         line == "cider is made for caption, style and inference: it is not meaningful for inference-choice"
         for line in remarks
@@ -158,7 +158,7 @@ def test_the_third_split_is_not_embedded(workspace: Path, capsys: pytest.Capture
     files = {path.name for path in (workspace / "embeddings").glob("*.h5")}
     assert files == {f"personality-captions-style-{split}-tiny-clip.h5" for split in ("train", "validation")}
     report = evaluated(capsys, workspace, "style", "--shots=1", methods=("t2t", "i2i"))
-    assert any(line.startswith("t2t: a caption query's text is its own reference") for line in report["remarks"])
+    assert any(line.startswith("t2t: a caption query's text is its own reference") for line in report["notes"])
 
 
 def test_encoders_see_the_regions(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,7 @@ def test_json(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
         True,
         content["freed"],
     )
-    assert any("needed by embeddings/" in line for line in content["remarks"])
+    assert any("needed by embeddings/" in line for line in content["notes"])
     content = json.loads(clean(capsys, workspace, "--unreachable", "--dry-run", "--json")[1])
     assert {row["name"] for row in content["rows"]} == {f"shapes-vqa-{s}-tiny-clip.h5" for s in ("train", "validation")}
     assert {row["unreachable"] for row in content["rows"]} == {"its data set shapes (vqa) is gone"}
