@@ -190,6 +190,7 @@ from icltool.errors import (
     DataError as DataError,
     IclError as IclError,
     IclWarning as IclWarning,
+    MissingWeightsError as MissingWeightsError,
     PluginError as PluginError,
     StoreError as StoreError,
 )

@@ -31,6 +31,14 @@ class ConfigError(IclError):
     """An option, profile or configuration value is wrong."""
 
 
+class MissingWeightsError(ConfigError):
+    """The weights of a model are not on this machine; `hub_id` names the repository that has them."""
+
+    def __init__(self, message: str, hint: str | None = None, hub_id: str = "") -> None:
+        super().__init__(message, hint)
+        self.hub_id = hub_id
+
+
 class DataError(IclError):
     """A data set's files are missing, malformed or do not fit together."""
 
@@ -46,6 +54,10 @@ class PluginError(IclError):
 
 class StoreError(IclError):
     """An artefact in the workspace is missing, unreadable, locked, or belongs to something else."""
+
+
+class OtherVersionError(StoreError):
+    """An artefact has a schema version that this icltool does not read."""
 
 
 #: How alike two names are at least, of 1, for one to be suggested: two mistyped letters of six are enough.

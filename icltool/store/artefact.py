@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from icltool.errors import StoreError
+from icltool.errors import OtherVersionError, StoreError
 from icltool.releases import __version__
 from icltool.store.atomic import replace_file
 from icltool.store.provenance import Provenance, moment
@@ -205,12 +205,12 @@ def _read_header(path: Path, schema: Schema, file: h5py.File) -> Header:
         raise StoreError(f"{path} holds {name}, not {schema.name}", f"{schema.noun} are made by `{schema.command}`")
     version = int(attributes["schema_version"])
     if version > schema.version:
-        raise StoreError(
+        raise OtherVersionError(
             f"{path} was written by a newer icltool: {name} version {version}, this one reads {schema.version}",
             "update icltool",
         )
     if version < schema.version:
-        raise StoreError(
+        raise OtherVersionError(
             f"{path} was written by an older icltool: {name} version {version}, this one reads {schema.version}",
             f"run `{schema.command}` with --overwrite",
         )

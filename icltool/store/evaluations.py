@@ -27,7 +27,7 @@ from icltool.contracts.evaluation import (
     SettingFacts,
     SettingKey,
 )
-from icltool.errors import StoreError
+from icltool.errors import OtherVersionError, StoreError
 from icltool.store.atomic import read_json, replace_file, write_error, write_json, writing
 from icltool.store.makers import Makers
 
@@ -37,7 +37,9 @@ RESULTS = "results.json"
 
 _AGAIN = "run `icltool evaluate` again"
 _CHUNK_END = "chunk"
-_HEAD = ("schema", "version", "digest")
+_PARTIAL, _PARTIAL_VERSION = "icltool-answers", 2
+#: The key of the facts about a chunk, by the version of the file. A file is continued in the version that it began with.
+_FACTS = {1: "told", _PARTIAL_VERSION: "facts"}
 _COLUMNS = ("query_id", "group", "icd_ids", "prompt", "images", "raw", "answer", "references", "scores")
 
 
@@ -110,7 +112,9 @@ def read_evaluation(place: Path) -> Evaluation:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise StoreError(f"{path} holds no evaluation results", "give the folder of an evaluation")
     if content.get("version") != VERSION:
-        raise StoreError(f"{path} has schema version {content.get('version')!r}, this icltool reads {VERSION}", _AGAIN)
+        raise OtherVersionError(
+            f"{path} has schema version {content.get('version')!r}, this icltool reads {VERSION}", _AGAIN
+        )
     try:
         results = [_setting(entry) for entry in content["results"]]
         provenance = cast(EvaluationProvenance, dict(content["provenance"]))
@@ -164,7 +168,7 @@ def read_predictions(path: Path) -> list[Prediction]:
         raise StoreError(f"{path} does not exist", "run `icltool evaluate` for this setting") from error
     except OSError as error:
         raise StoreError(
-            f"cannot read {path}: {error.strerror or error}", "check the path and its permissions"
+            f"{path} cannot be read: {error.strerror or error}", "check the path and its permissions"
         ) from error
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}, line {len(rows) + 1}, is malformed: {error}", _AGAIN) from error
@@ -197,7 +201,8 @@ class PartialAnswers:
         self._fresh = False  # whether the file begins with the next chunk
         self.out_of_order: dict[int, list[Prediction]] = {}
         self.facts: list[ChunkFacts] = []
-        self._head = {"schema": "icltool-answers", "version": 1, "digest": digest, **self._makers.record()}
+        self._version = _PARTIAL_VERSION  # of the file that is continued
+        self._digest = digest
         self.path = predictions.with_name(f".{predictions.name}.part")
         further = predictions.with_name(f".{predictions.stem}@{digest[:6]}{predictions.suffix}.part")
         if further.exists() or self._is_anothers():
@@ -230,9 +235,9 @@ class PartialAnswers:
         last = {
             _CHUNK_END: "end",
             **({} if start is None else {"start": start}),
-            **({"told": dict(facts)} if facts else {}),
+            **({_FACTS[self._version]: dict(facts)} if facts else {}),
         }
-        head = [json.dumps(self._head)] if self._fresh else []
+        head = [json.dumps(self._head())] if self._fresh else []
         with writing(self.path), self.path.open("wb" if self._fresh else "ab") as stream:
             stream.write("\n".join([*head, *lines, json.dumps(last), ""]).encode("utf-8"))
             stream.flush()
@@ -249,11 +254,19 @@ class PartialAnswers:
             self.remove()
 
     def _is_own(self) -> bool:
-        return (head := self._head_there()) is not None and all(head.get(key) == self._head[key] for key in _HEAD)
+        return (head := self._head_there()) is not None and self._continues(head)
 
     def _is_anothers(self) -> bool:
         """Whether another setting's answers are there. A file whose first line was cut by a kill is nobody's."""
         return self._head_there() is not None and not self._is_own()
+
+    def _head(self) -> dict[str, object]:
+        return {"schema": _PARTIAL, "version": self._version, "digest": self._digest, **self._makers.record()}
+
+    def _continues(self, head: Mapping[str, object]) -> bool:
+        """Whether a file that begins with `head` has answers of this setting, in a version that can be read."""
+        known = head.get("schema") == _PARTIAL and head.get("version") in tuple(_FACTS)
+        return known and head.get("digest") == self._digest
 
     def _head_there(self) -> dict[str, object] | None:
         try:
@@ -267,13 +280,14 @@ class PartialAnswers:
         chunks: dict[int, list[Prediction]] = {}
         rows: list[Prediction] = []
         end = following = 0
-        self.facts = []
+        self.facts, self._version = [], _PARTIAL_VERSION
         try:
             with self.path.open("rb") as stream:
                 head = _parsed(stream.readline()) or {}
-                if any(head.get(key) != self._head[key] for key in _HEAD):
+                if not self._continues(head):
                     return {}, 0
                 Makers.of(head).check(self.path, self._makers)
+                facts_key = _FACTS[head["version"]]
                 position = stream.tell()
                 for line in stream:
                     position += len(line)
@@ -290,12 +304,13 @@ class PartialAnswers:
                     ):
                         break
                     chunks[start], rows = rows, []
-                    self.facts += [row["told"]] if "told" in row else []
+                    self.facts += [row[facts_key]] if facts_key in row else []
                     end, following = position, start + len(chunk_ids)
         except FileNotFoundError:
             return {}, 0
         except OSError as error:
             raise write_error(self.path, error) from error
+        self._version = head["version"] if chunks else _PARTIAL_VERSION
         return chunks, end
 
 

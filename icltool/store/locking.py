@@ -192,7 +192,7 @@ def held_by(path: Path) -> str:
         with locked(path):
             return ""
     except StoreError as error:
-        return "another process" if "is being written" in error.message else ""
+        return "another process" if isinstance(error.__cause__, LockHeldError) else ""
 
 
 def _holder(lock_path: Path) -> int | None:

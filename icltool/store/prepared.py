@@ -14,7 +14,7 @@ import numpy as np
 
 from icltool.contracts import NO_IMAGE, Example, IntArray, Task, group_code, image_reference, task_from
 from icltool.contracts.json import Json
-from icltool.errors import StoreError, closest
+from icltool.errors import OtherVersionError, StoreError, closest
 from icltool.store.atomic import read_json
 from icltool.store.stamps import check_stamps, differing, image_files, read_stamps, stamps
 from icltool.store.workspace import prepare_command
@@ -343,7 +343,7 @@ def open_dataset(folder: Path) -> PreparedDataset:
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise StoreError(f"{path} is not a manifest of a prepared data set", again)
     if manifest.get("schema_version") not in _READ_VERSIONS:
-        raise StoreError(
+        raise OtherVersionError(
             f"{path} has schema version {manifest.get('schema_version')}; this icltool reads {SCHEMA_VERSION}", again
         )
     if not _is_manifest(manifest):

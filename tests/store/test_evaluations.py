@@ -209,6 +209,35 @@ class TestPartialAnswers:
         assert again.resume(self.EXPECTED) == [_row(0)]
         assert again.facts == [{"seconds": 1.5, "remark": "slow"}]
 
+    def test_a_file_of_version_1_is_read_and_continued_in_that_version(self, tmp_path: Path) -> None:
+        path = self.part(tmp_path).path
+        path.parent.mkdir(parents=True)
+        head = {"schema": "icltool-answers", "version": 1, "digest": "d1"}
+        lines = [head, _row(0), {"chunk": "end", "start": 0, "told": {"seconds": 1.5}}]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        part = self.part(tmp_path)
+        assert part.resume(self.EXPECTED) == [_row(0)]
+        assert part.facts == [{"seconds": 1.5}]
+        part.append([_row(1)], 1, {"seconds": 2.5})
+        assert json.loads(path.read_text().split("\n")[-2]) == {"chunk": "end", "start": 1, "told": {"seconds": 2.5}}
+        assert part.resume(self.EXPECTED) == [_row(0), _row(1)]
+        assert part.facts == [{"seconds": 1.5}, {"seconds": 2.5}]
+
+    def test_a_new_file_has_version_2(self, tmp_path: Path) -> None:
+        part = self.part(tmp_path)
+        part.resume(self.EXPECTED)
+        part.append([_row(0)], 0, {"seconds": 1.5})
+        head, _, end = map(json.loads, part.path.read_text().split("\n")[:-1])
+        assert head["version"] == 2
+        assert end == {"chunk": "end", "start": 0, "facts": {"seconds": 1.5}}
+
+    @pytest.mark.parametrize("version", [0, 3, None, [1]])
+    def test_a_file_of_another_version_does_not_count(self, tmp_path: Path, version: object) -> None:
+        part = self.filled(tmp_path, 2)
+        head, rest = part.path.read_text().split("\n", 1)
+        part.path.write_text(json.dumps({**json.loads(head), "version": version}) + "\n" + rest)
+        assert self.part(tmp_path).resume(self.EXPECTED) == []
+
     def test_chunks_of_another_size_count(self, tmp_path: Path) -> None:
         self.filled(tmp_path, 4)
         part = self.part(tmp_path)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icltool.errors import StoreError
+from icltool.errors import OtherVersionError, StoreError
 from icltool.releases import __version__
 from icltool.store import embeddings, evaluations, failures, image_features, prepared, sequences
 from icltool.store.artefact import ForeignFileError, Header, open_h5, reading
@@ -70,8 +70,9 @@ def inspect(kind: str, path: Path) -> Facts | None:
     except ForeignFileError:
         return None
     except StoreError as error:
-        version = any(said in error.message for said in ("newer icltool", "older icltool", "schema version"))
-        return Facts(OTHER if version else DAMAGED, error.message.replace(str(path), path.name))
+        return Facts(
+            OTHER if isinstance(error, OtherVersionError) else DAMAGED, error.message.replace(str(path), path.name)
+        )
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         return Facts(DAMAGED, f"malformed: {type(error).__name__} {error}")
 
@@ -186,7 +187,7 @@ def _checkpoint(path: Path) -> Facts | None:
         sequences=str(provenance.get("sequences") or ""),
         files=(identity["model_path"],) if isinstance(identity.get("model_path"), str) else (),
     )
-    return replace(facts, state=DAMAGED, note=f"{missing[0]} is missing") if missing else facts
+    return replace(facts, state=DAMAGED, note=f"{missing[0]} does not exist") if missing else facts
 
 
 def _evaluation(path: Path) -> Facts | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icltool import ConfigError, Weights, find_weights
+from icltool import ConfigError, MissingWeightsError, Weights, find_weights
 from icltool_ofa.config import OFAConfig
 from icltool_ofa.loading import load_config, load_network
 from icltool_ofa.network import OFAForConditionalGeneration
@@ -34,11 +34,11 @@ def find_model(name: str, packaged: str | None, hub_id: str | None, path: str | 
     folder = None if packaged is None else str(Path(__file__).parent / packaged)
     try:
         return find_weights(name, folder, hub_id, path)
-    except ConfigError as error:
+    except MissingWeightsError as error:
         if path is None and hub_id in _ON_MODELSCOPE:
             with contextlib.suppress(ConfigError):
                 return find_weights(name, None, _ON_MODELSCOPE[hub_id], None)
-        if on_hub or f"--model-path {hub_id} to download" not in (error.hint or ""):
+        if on_hub:
             raise
         raise ConfigError(
             f"{error.message}; {hub_id} is on ModelScope, not on the Hugging Face hub",

@@ -50,7 +50,7 @@ def test_every_artefact_is_listed_with_its_state(workspace: Path) -> None:
         "sequences/begun.h5": ("unfinished", "2 of 3; 1 given up, the last: OSError: gone"),
         "sequences/cut.h5": ("damaged", states["sequences/cut.h5"][1]),
         "checkpoints/lever-lm-shapes-caption-1": ("complete", ""),
-        "checkpoints/lever-lm-shapes-caption-2": ("damaged", "last.safetensors is missing"),
+        "checkpoints/lever-lm-shapes-caption-2": ("damaged", "last.safetensors does not exist"),
         "checkpoints/lever-lm-shapes-caption-3": ("unfinished", ""),
         "evaluations/shapes-caption-m-1": ("unfinished", "1 settings, 1 begun"),
         "exports/table.csv": ("complete", ""),

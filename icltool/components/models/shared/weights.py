@@ -20,7 +20,7 @@ from icltool.components.models.shared.fine_tuned import (
     fine_tuned_file,
     read_fine_tuned,
 )
-from icltool.errors import ConfigError, DataError, IclWarning, StoreError
+from icltool.errors import ConfigError, DataError, IclWarning, MissingWeightsError, StoreError
 from icltool.store.makers import content_mark
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
     CHECKPOINT_PATH, the hub cache. If `path` is a file or folder of fine-tuned weights, their base weights are looked for in
     the same way, and in their place at the time of training.
 
-    Raises ConfigError if there are none; the hint says what would help. Only a hub id in `path` permits a download.
+    Raises MissingWeightsError if there are none; the hint says what would help. Only a hub id in `path` permits a download.
     """
     if path is not None:
         if (file := fine_tuned_file(Path(path))) is not None:
@@ -100,10 +100,11 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
         return Weights(there or hub_id, local_only=True)
     where = "nor in " + " or ".join(f"{name} ({root})" for name, root in roots.items())
     where = where if roots else "and MODEL_CPK_DIR is not set"
-    raise ConfigError(
+    raise MissingWeightsError(
         f"weights of {name} are not on this machine: not in the hub cache, {where}",
         f"use --model-path DIR for a local folder, --model-path {hub_id} to download them, or --model tiny-idefics, which "
         "ships with icltool",
+        hub_id,
     )
 
 
