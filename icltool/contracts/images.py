@@ -149,7 +149,7 @@ def image_error(path: str, error: Exception) -> DataError:
 
     restore = "the file is damaged or truncated; restore it"
     if isinstance(error, FileNotFoundError):
-        return DataError(f"image {path} is missing", "restore it, or run `icltool prepare` again")
+        return DataError(f"image {path} does not exist", "restore it, or run `icltool prepare` again")
     if isinstance(error, IsADirectoryError):
         return DataError(f"image {path} is a folder", "give the file of an image")
     if isinstance(error, UnidentifiedImageError):

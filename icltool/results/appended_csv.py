@@ -186,7 +186,7 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     except IsADirectoryError:
         raise StoreError(f"{file} is a folder", "give a file") from None
     except OSError as error:
-        raise StoreError(f"cannot read {file}: {error.strerror or error}", "check its permissions") from error
+        raise StoreError(f"{file} cannot be read: {error.strerror or error}", "check its permissions") from error
     except UnicodeDecodeError as error:
         raise StoreError(
             f"{file} is not UTF-8 text (byte {error.start})", "save it as CSV in UTF-8, or give another file"

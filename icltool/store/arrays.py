@@ -71,7 +71,7 @@ def open_embeddings(workspace: Workspace, dataset: PreparedDataset, split: str, 
     path = workspace.embeddings_file(dataset.name, dataset.task, split, encoder)
     command = f"icltool embed --dataset {dataset.name} --task {dataset.task} --encoder {encoder}"
     if not path.is_file():
-        raise StoreError(f"embeddings {path} are missing", f"run `{command}`")
+        raise StoreError(f"embeddings {path} do not exist", f"run `{command}`")
     file = EmbeddingFile.open(path)
     if file.provenance.dataset_fingerprint != dataset.fingerprint:
         raise StoreError(f"{path} was made from another version of {dataset.name}", f"run `{command} --overwrite`")

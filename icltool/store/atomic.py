@@ -47,7 +47,9 @@ def write_error(path: Path, error: OSError) -> StoreError:
         return StoreError(f"{path} is read-only ({os.strerror(code)})", "make its folder writable, or use another one")
     reason = os.strerror(code) if code else str(error)
     other = f": {error.filename}" if error.filename and Path(str(error.filename)) != path else ""
-    return StoreError(f"cannot write {path}: {reason}{other}", "check the path and the disk, and run the command again")
+    return StoreError(
+        f"{path} cannot be written: {reason}{other}", "check the path and the disk, and run the command again"
+    )
 
 
 def check_writable(path: Path) -> None:
@@ -61,7 +63,7 @@ def check_writable(path: Path) -> None:
         tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp").close()
     except OSError as error:
         raise StoreError(
-            f"cannot write in {folder}: no file can be created there ({os.strerror(error.errno or 0)})",
+            f"{folder} cannot be written: no file can be created there ({os.strerror(error.errno or 0)})",
             "give another place, or make it writable",
         ) from error
 
@@ -193,7 +195,7 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} does not exist", "run the command that makes it") from error
     except OSError as error:
         raise StoreError(
-            f"cannot read {path}: {error.strerror or error}", "check the path and its permissions"
+            f"{path} cannot be read: {error.strerror or error}", "check the path and its permissions"
         ) from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise StoreError(

@@ -174,7 +174,7 @@ def reading_journal(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror or error}", "check its permissions") from error
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}", "check its permissions") from error
 
 
 def remove_journal(path: Path) -> None:

@@ -178,7 +178,7 @@ def _content(path: Path) -> tuple[dict[str, Json], str]:
         raise StoreError(f"plan {path} does not exist", "`icltool export plan` writes one") from error
     except OSError as error:
         raise StoreError(
-            f"cannot read plan {path}: {error.strerror or error}", "check the path and its permissions"
+            f"plan {path} cannot be read: {error.strerror or error}", "check the path and its permissions"
         ) from error
     except _RepeatedKeyError as error:
         raise StoreError(f"plan {path} has the key {error.args[0]!r} twice in one object", _AGAIN) from error

@@ -79,7 +79,7 @@ def read_subset(path: Path) -> Subset:
     except FileNotFoundError as error:
         raise StoreError(f"subset {path} does not exist", _AGAIN) from error
     except OSError as error:
-        raise StoreError(f"cannot read subset {path}: {error.strerror or error}", "check the path") from error
+        raise StoreError(f"subset {path} cannot be read: {error.strerror or error}", "check the path") from error
     subset = _parsed(path, data) if data.lstrip().startswith(b"{") else Subset(_listed(path, data))
     if not subset.scores:
         raise StoreError(f"subset {path} has no ids", _AGAIN)

@@ -164,7 +164,8 @@ def test_folder_that_may_not_be_written(existing: bool) -> None:
         finally:
             folder.chmod(0o755)
         assert (
-            str(report["message"]) == f"cannot write in {path.parent}: no file can be created there (Permission denied)"
+            str(report["message"])
+            == f"{path.parent} cannot be written: no file can be created there (Permission denied)"
         )
         assert "writable" in str(report["hint"])
         if existing:
@@ -179,7 +180,7 @@ def test_read_only_file_system(tmp_path: Path) -> None:
         if mounted:
             subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
             report = run_child(path, "sequences")
-            message = f"cannot write in {path.parent}: no file can be created there (Read-only file system)"
+            message = f"{path.parent} cannot be written: no file can be created there (Read-only file system)"
             assert str(report["message"]) == message
             assert (tmp_path / "file.h5").exists()
         assert stored_in(path, "sequences") == 1

@@ -325,7 +325,7 @@ def test_read_only_folder() -> None:
 
 def test_parent_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=r"cannot write .*/file/d"):
+    with pytest.raises(StoreError, match=r"/file/d\S* cannot be written"):
         write(tmp_path / "file" / "d", [example(1)])
 
 

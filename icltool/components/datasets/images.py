@@ -130,5 +130,5 @@ def _fault(path: Path) -> DataError | None:
 
 def _reason(fault: DataError) -> str:
     """The reason in an image's error message, without the path."""
-    reason = re.sub(r"^image .*? (?=cannot be read: |is |has )", "", fault.message)
+    reason = re.sub(r"^image .*? (?=cannot be read: |is |has |does )", "", fault.message)
     return reason.removeprefix("cannot be read: ")

@@ -40,12 +40,12 @@ def read_json(path: Path, get: str, convert: Callable[[str, object], object], bl
             except json.JSONDecodeError as error:
                 raise scanner.fault(path, error, get) from error
     except FileNotFoundError:
-        raise DataError(f"{path} is missing", get) from None
+        raise DataError(f"{path} does not exist", get) from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not JSON: byte {error.start} is not UTF-8", get) from error
     except OSError as error:
         hint = get if error.errno == errno.EIO else "check its permissions"
-        raise DataError(f"cannot read {path}: {error.strerror or error}", hint) from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}", hint) from error
     except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
         raise DataError(f"{path} is not well-formed JSON: {error}", get) from error
 

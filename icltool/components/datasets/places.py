@@ -110,7 +110,7 @@ def _within(archives: Iterable[Path], what: str, place: Callable[[str], str | No
         try:
             members = archive_members(archive)
         except OSError as error:
-            raise DataError(f"cannot read {archive}: {error.strerror or error}", "get the archive again") from error
+            raise DataError(f"{archive} cannot be read: {error.strerror or error}", "get the archive again") from error
         # __MACOSX holds what one system's archiver adds: files of the same names that are something else
         places = {place(member) for member in members if not member.startswith("__MACOSX/")} - {None}
         if places:

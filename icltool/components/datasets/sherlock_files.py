@@ -151,7 +151,7 @@ class Images:
                 members = archive_members(within[0])
             except OSError as error:
                 raise DataError(
-                    f"cannot read {within[0]}: {error.strerror or error}", "get the archive again"
+                    f"{within[0]} cannot be read: {error.strerror or error}", "get the archive again"
                 ) from error
             return (f"{within[1]}/{relative}" if within[1] else relative) in members
         folder = (base / relative).parent

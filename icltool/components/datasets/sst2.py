@@ -134,7 +134,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 at byte {error.start}", _GET) from error
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}", "check its permissions") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}", "check its permissions") from error
     if lines[0].rstrip("\r").split("\t") != ["sentence", "label"]:
         raise DataError(f"{path} line 1 does not name the columns sentence and label", _GET)
     for line, line_text in enumerate(lines[1:], start=2):

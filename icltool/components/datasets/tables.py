@@ -77,7 +77,7 @@ def _decoded(path: Path) -> str:
     try:
         content = read_whole(path)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}", "check its permissions") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}", "check its permissions") from error
     encoding = _encoding(content)
     try:
         return content.decode(encoding)

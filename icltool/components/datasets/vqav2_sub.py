@@ -105,7 +105,7 @@ def read_ids(path: Path) -> list[int]:
         text = read_whole(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise DataError(f"cannot read {path}: {reason}", form) from error
+        raise DataError(f"{path} cannot be read: {reason}", form) from error
     ids = _of_list(path, text, form) if text.lstrip().startswith("[") else _of_lines(path, text, form)
     if not ids:
         raise DataError(f"{path} has no ids", form)

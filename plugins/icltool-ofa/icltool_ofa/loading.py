@@ -32,7 +32,7 @@ def load_config(folder: Path) -> OFAConfig:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path} is missing", "an OFA folder has config.json, weights and a vocabulary") from None
+        raise DataError(f"{path} does not exist", "an OFA folder has config.json, weights and a vocabulary") from None
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}", "download the file again") from None
     kind = fields.get("model_type", "ofa") if isinstance(fields, dict) else None

@@ -132,7 +132,7 @@ def test_a_configuration_that_is_not_ofa_s_is_refused(folder: Path) -> None:
     path.write_text("{")
     assert "config.json is not JSON" in one_line(folder)
     path.unlink()
-    assert "config.json is missing" in one_line(folder)
+    assert "config.json does not exist" in one_line(folder)
 
 
 def test_another_configuration_sets_what_training_needs(tiny: OFAForConditionalGeneration, folder: Path) -> None:

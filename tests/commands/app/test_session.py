@@ -83,7 +83,7 @@ def test_faults_are_told_in_a_line(answers: AnswerSession, tmp_path: Path) -> No
     (tmp_path / "notes.jpg").write_text("no image")
     with pytest.raises(DataError, match=r"^image notes\.jpg cannot be read: it is not an image of a known format"):
         session.own(str(tmp_path / "notes.jpg"), "", "")
-    with pytest.raises(DataError, match=r"^image gone\.jpg is missing"):
+    with pytest.raises(DataError, match=r"^image gone\.jpg does not exist"):
         session.own(str(tmp_path / "gone.jpg"), "", "")
     with pytest.raises(DataError, match="there is no example 0"):
         session.example(0)

@@ -120,13 +120,16 @@ def test_samples_of_a_data_set(workspace: Path, tmp_path: Path, capsys: pytest.C
         ([{"image": "GOOD", "image_hash": "x"}], ["entry 1: both image and image_hash"]),
         ([{"image": "GOOD", "stile": "x"}], ["entry 1: unknown key 'stile'", "did you mean 'style'"]),
         ([{"image": 3}], ["entry 1: image must be a string, got a number"]),
-        ([{"image": "GOOD"}, {"image": "gone.jpg"}], ["entry 2: ", "gone.jpg is missing", "--images FOLDER"]),
+        ([{"image": "GOOD"}, {"image": "gone.jpg"}], ["entry 2: ", "gone.jpg does not exist", "--images FOLDER"]),
         (
             [{"image": "text.jpg"}],
             ["entry 1: ", "text.jpg cannot be read: it is not an image of a known format", "restore the file"],
         ),
         ([{"image": "."}], ["entry 1: ", " is a folder"]),
-        ([{"image": f"{n}.jpg"} for n in range(9)], ["0.jpg is missing", "2.jpg is missing; and 6 more images"]),
+        (
+            [{"image": f"{n}.jpg"} for n in range(9)],
+            ["0.jpg does not exist", "2.jpg does not exist; and 6 more images"],
+        ),
         ([{"image": "GOOD", "style": "Sweet"}, {"image": "GOOD"}], ["entry 2 has no style, but entry 1 has one"]),
         ([{"image": "GOOD", "question": "q", "clue": "c"}], ["entry 1: both question and clue"]),
     ],
@@ -159,7 +162,7 @@ def test_lists_that_do_not_fit(
         (["--input", "LIST", "--output=FOLDER"], ["is a folder"]),
         (["--input", "LIST", "--output=LIST"], ["already exists", "--overwrite"]),
         (["--input", "LIST", "--output=LIST", "--overwrite"], ["is an input file"]),
-        (["--input", "LIST", "--output=LIST/c.json"], ["cannot write in"]),
+        (["--input", "LIST", "--output=LIST/c.json"], ["cannot be written: no file can be created there"]),
     ],
 )
 def test_calls_that_do_not_fit(

@@ -278,7 +278,7 @@ class TestBadInput:
         prepare.run(PrepareConfig(workspace=mine, name="shapes", task="caption", options=sizes), QUIET)
         folder = mine / "datasets" / "shapes" / "source" / "mscoco" / "mscoco2017" / "train2017"
         shutil.rmtree(folder)
-        with pytest.raises(DataError, match=r"image .*train2017.* is missing"):
+        with pytest.raises(DataError, match=r"image .*train2017.* does not exist"):
             generate.run(config(mine), QUIET)
 
 

@@ -274,7 +274,7 @@ def test_sample_opens_fifty_and_verify_opens_all(tmp_path: Path) -> None:
 def test_directory_in_place_of_the_annotation_file(base: Path) -> None:
     captions(base).unlink()
     captions(base).mkdir()
-    assert refused(base).message.startswith(f"cannot read {captions(base)}: ")
+    assert refused(base).message.startswith(f"{captions(base)} cannot be read: ")
 
 
 def test_images_may_be_symbolic_links(base: Path, tmp_path: Path) -> None:

@@ -109,5 +109,5 @@ def test_a_member_of_an_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("deep/x.json", '{"a": [1]}')
     assert read_json(tmp_path / "a.zip" / "deep" / "x.json", "", whole) == {"a": [1]}
-    with pytest.raises(DataError, match=r"y\.json is missing"):
+    with pytest.raises(DataError, match=r"y\.json does not exist"):
         read_json(tmp_path / "a.zip" / "deep" / "y.json", "", whole)

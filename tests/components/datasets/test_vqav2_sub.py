@@ -131,7 +131,7 @@ def test_malformed_files_of_ids(tmp_path: Path, text: str, fault: str) -> None:
 
 def test_missing_file_of_ids(root: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.txt", tmp_path):
-        assert refused(root, ids=str(path)).message.startswith(f"cannot read {path}: ")
+        assert refused(root, ids=str(path)).message.startswith(f"{path} cannot be read: ")
     (tmp_path / "image").write_bytes(b"\xff\xd8")
     assert refused(root, ids=str(tmp_path / "image")).message.endswith("image: it is not text")
 

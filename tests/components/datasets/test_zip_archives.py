@@ -236,7 +236,7 @@ def test_truncated_archives(base: Path) -> None:
         whole = (base / name).read_bytes()
         truncate(base / name)
         message = refused(Coco2017Reader(), base).message
-        assert message.startswith(f"cannot read {base / name}: it is cut off or no zip archive")
+        assert message.startswith(f"{base / name} cannot be read: it is cut off or no zip archive")
         (base / name).write_bytes(whole)
     Coco2017Reader().check(base, "caption", True)
 
@@ -283,7 +283,7 @@ def test_an_archive_that_cannot_be_opened(base: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     (base / "val2017.zip").chmod(0)
-    assert refused(Coco2017Reader(), base).message == f"cannot read {base / 'val2017.zip'}: Permission denied"
+    assert refused(Coco2017Reader(), base).message == f"{base / 'val2017.zip'} cannot be read: Permission denied"
 
 
 def test_images_of_the_wrong_split_in_archives(base: Path) -> None:

@@ -155,7 +155,7 @@ def test_an_index_set_is_encoded_once_and_interrupted_encoding_goes_on(
     assert np.array_equal(decode(), answer)
     block = next((folder / "features").rglob("image-*/00001.h5"))
     block.write_bytes(block.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"\.jpg is missing"):
+    with pytest.raises(DataError, match=r"\.jpg does not exist"):
         decode()
     assert not list(folder.rglob("*.tmp"))
 

@@ -116,7 +116,7 @@ def test_images_that_cannot_be_read_are_left_out_and_said(images: list[str], tmp
     bad = [str(tmp_path / name) for name in ("gone.jpg", "cut.jpg", "text.jpg")]
     thumbnails = made_in([bad[0], *images[:3], *bad[1:]], 1, 10**6)
     assert [one is None for one in thumbnails.images] == [True, False, False, False, True, True]
-    assert thumbnails.remarks == (f"3 images cannot be shown: image {bad[0]} is missing",)
+    assert thumbnails.remarks == (f"3 images cannot be shown: image {bad[0]} does not exist",)
     assert made_in([], 0, 10**6).images == ()
 
 

@@ -134,7 +134,7 @@ def test_damaged_and_missing_images_are_named(tiny_model: IdeficsModel, scenery:
     good = scenery.example(1, 1)
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(Path(good.image).read_bytes()[:400])
-    for path, words in ((cut, "cannot be read"), (tmp_path / "none.jpg", "is missing")):
+    for path, words in ((cut, "cannot be read"), (tmp_path / "none.jpg", "does not exist")):
         with pytest.raises(DataError, match=words) as caught:
             tiny_model.score([tiny_model.prompt("caption", [], replace(good, image=str(path)))], 1)
         assert str(path) in caught.value.message

@@ -102,8 +102,8 @@ def test_faults_name_the_image(tmp_path: Path) -> None:
         archive.write(tmp_path / "cut.jpg", "cut.jpg")
     (tmp_path / "b.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:500])
     for name, fault in (
-        ("none.jpg", "is missing"),
-        ("a.zip/none.jpg", "is missing"),
+        ("none.jpg", "does not exist"),
+        ("a.zip/none.jpg", "does not exist"),
         ("cut.jpg", "cannot be read: "),
         ("a.zip/cut.jpg", "cannot be read: "),
         ("text.jpg", "cannot be read: it is not an image of a known format"),

@@ -108,5 +108,5 @@ def test_boxes_are_those_of_the_turned_image(tmp_path: Path, pixels: np.ndarray)
 
 
 def test_a_missing_image_is_named_without_its_regions(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"image \S*gone\.png is missing"):
+    with pytest.raises(DataError, match=r"image \S*gone\.png does not exist"):
         pixels_of(str(tmp_path / "gone.png"), "hide", BOX)
