@@ -69,10 +69,10 @@ class Browser:
         self._of_session("POST", "/url", {"url": address})
 
     def click(self, css: str) -> None:
-        self.until(lambda: self._of_session("POST", f"/element/{self._found(css)}/click", {}) is None)
+        self.until(lambda: self._of_session("POST", f"/element/{self._element(css)}/click", {}) is None)
 
     def type(self, css: str, text: str) -> None:
-        self._of_session("POST", f"/element/{self._found(css)}/value", {"text": text})
+        self._of_session("POST", f"/element/{self._element(css)}/value", {"text": text})
 
     def value(self, css: str) -> str:
         """The value of a field; "" where it is not there."""
@@ -128,7 +128,7 @@ class Browser:
                 raise TimeoutError(problem)
             time.sleep(0.1)
 
-    def _found(self, css: str) -> str:
+    def _element(self, css: str) -> str:
         selector = {"using": "css selector", "value": css}
         return str(self.until(lambda: self._of_session("POST", "/element", selector)[_ELEMENT]))
 

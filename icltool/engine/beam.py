@@ -107,10 +107,10 @@ class BeamSearch:
         for anchor, pairs in zip(anchors, extensions, strict=True):
             part = slice(low, low + len(pairs))
             log_probs = None if valued.log_probs is None else valued.log_probs[part]
-            anchor.beams = self._kept(anchor, pairs, Valuation(valued.values[part], log_probs))
+            anchor.beams = self._best_extensions(anchor, pairs, Valuation(valued.values[part], log_probs))
             low += len(pairs)
 
-    def _kept(self, anchor: _Anchor, pairs: Sequence[tuple[int, Ids]], valued: Valuation) -> list[_Beam]:
+    def _best_extensions(self, anchor: _Anchor, pairs: Sequence[tuple[int, Ids]], valued: Valuation) -> list[_Beam]:
         """The best of an anchor's extensions, given as (rank of the beam, ids)."""
         beams, exact = anchor.beams, anchor.exact
         increment = self._options.beam_score == "increment"

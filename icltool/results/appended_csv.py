@@ -126,7 +126,7 @@ def append_rows(file: Path, rows: Sequence[Mapping[str, object]], key: Sequence[
         keys = [_cell(name) for name in key]
         if header and (lacking := [name for name in keys if name not in header]):
             raise StoreError(
-                f"{file} is a different table: it lacks column {', '.join(lacking)}, but {_shown(header)}",
+                f"{file} is a different table: it lacks column {', '.join(lacking)}, but {_column_names(header)}",
                 "give another file",
             )
         new_columns = [name for name in names if name not in header]
@@ -215,7 +215,7 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     return header, [dict(zip(header, line, strict=False)) for line in lines[1:]]
 
 
-def _shown(header: Sequence[str]) -> str:
+def _column_names(header: Sequence[str]) -> str:
     """The first columns, and the likely reason where there is one alone."""
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         return f"one alone, {header[0][:40]!r}: are its cells separated by other signs than commas?"

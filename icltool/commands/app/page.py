@@ -87,7 +87,7 @@ def _images(
     def upload(file: str | None, text: str, named: str | None) -> list[object]:
         if file is None:
             return [gradio.skip()] * 5
-        return _shown(outputs, lambda: session.own(str(file), text or "", named or ""))
+        return _query_outputs(outputs, lambda: session.own(str(file), text or "", named or ""))
 
     own.change(upload, [own, question, style], outputs, api_visibility="private")
     if session.examples:
@@ -102,7 +102,7 @@ def _images(
             return [rows, count + 1, _gallery([session.example(row) for row in rows])]
 
         def picked(rows: list[int], event: gradio.SelectData) -> list[object]:
-            return _shown(outputs, lambda: session.example(rows[event.index]))
+            return _query_outputs(outputs, lambda: session.example(rows[event.index]))
 
         other.click(turned, turn, [rows, turn, gallery], api_visibility="private")
         gallery.select(picked, rows, outputs, api_visibility="private")
@@ -184,7 +184,7 @@ def _ask(
     return [gradio.update(value="", visible=False), *texts, _gallery(result.demonstrations)]
 
 
-def _shown(outputs: Sequence[object], choose: Callable[[], Example]) -> list[object]:
+def _query_outputs(outputs: Sequence[object], choose: Callable[[], Example]) -> list[object]:
     """Status, query, image, question and style of a chosen query; if it cannot be read, the error, and no other change."""
     message, chosen = _tried(lambda: (example := choose(), _image(example)))
     if chosen is None:

@@ -118,7 +118,7 @@ def _report(
     config: CaptionConfig, job: _Job, results: list[dict[str, object]], target: Path, remarks: list[str]
 ) -> StageReport:
     notes = (*remarks, f"the first {min(SHOWN, len(results))} of {len(results):,} captions")
-    rows = tuple(_shown(entry, row) for entry, row in zip(job.entries, results[:SHOWN], strict=False))
+    rows = tuple(_table_row(entry, row) for entry, row in zip(job.entries, results[:SHOWN], strict=False))
     return StageReport(f"{job.name} ({job.task.name}), {config.model}", rows, target, notes)
 
 
@@ -257,7 +257,7 @@ def _located(error: DataError, part: Sequence[Entry], source: Path) -> DataError
     return error
 
 
-def _shown(entry: Entry, row: dict[str, object]) -> dict[str, object]:
+def _table_row(entry: Entry, row: dict[str, object]) -> dict[str, object]:
     """A row of the table."""
     question = entry.example.question
     return {

@@ -216,7 +216,7 @@ class Answers:
     def _place(self, run: Run[Chunk | CostSample, Answered]) -> AbstractContextManager[WorkerContext]:
         """The place that workers are told; what it sends are the images of all prompts, and files of vectors and weights."""
         inputs, methods = self.inputs, [group[0].method for group in self.settings.groups]
-        rows = np.unique(np.concatenate([np.empty(0, np.int64), *map(self._shown, self._jobs)]))
+        rows = np.unique(np.concatenate([np.empty(0, np.int64), *map(self._demonstration_rows, self._jobs)]))
         images = [image for row in rows for image in inputs.index.image_lists[row]]
         chains = [one.setting.method.chain for one in self._jobs if one.setting.asks]
         encoders = {part.encoder for chain in chains if chain for part in chain.parts[chain.asking :]} - {None}
@@ -235,7 +235,7 @@ class Answers:
             variables=VARIABLES,
         )
 
-    def _shown(self, one: AnswerJob) -> IntArray:
+    def _demonstration_rows(self, one: AnswerJob) -> IntArray:
         """The rows of the index records that its prompts can show, int64 [n]."""
         if not one.setting.asks:
             return one.chosen.reshape(-1)

@@ -271,7 +271,7 @@ class Results:
             "options": setting.method.options,
             "plugin": setting.method.plugin,
         }
-        extra = {**extra, **named, **self._found(rows, judged)}
+        extra = {**extra, **named, **self._setting_facts(rows, judged)}
         self._fresh.add(setting.key)
         self.analysis = Analysis()
         self._judged[setting.key] = judged
@@ -321,7 +321,7 @@ class Results:
         facts["run"] = cast(RunFacts, {"date": moment(), **releases("torch", "transformers"), **answered.run})
         return answered.rows, answered.seconds, facts
 
-    def _found(self, rows: list[Prediction], judged: dict[str, Judged]) -> SettingFacts:
+    def _setting_facts(self, rows: list[Prediction], judged: dict[str, Judged]) -> SettingFacts:
         """What the answers of one setting tell by themselves."""
         by = {column: self.judge.breakdown(rows, column, judged) for column in _TYPES}
         facts: SettingFacts = {"by": {column: table for column, table in by.items() if table}}

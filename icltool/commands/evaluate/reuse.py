@@ -23,13 +23,13 @@ class Earlier:
     def __init__(self, folder: Path, provenance: EvaluationProvenance) -> None:
         self.folder, self._configuration = folder, _but_metrics(provenance)
         self._makers = _answering(provenance)
-        self._found: list[tuple[Path, dict[SettingKey, SettingResult]]] | None = None
+        self._evaluations: list[tuple[Path, dict[SettingKey, SettingResult]]] | None = None
 
     def result(self, setting: Setting) -> tuple[Path, SettingResult] | None:
         """(folder, result) of the same setting in one of them, if its predictions are there and whole."""
-        if self._found is None:
-            self._found = self._read()
-        for folder, results in self._found:
+        if self._evaluations is None:
+            self._evaluations = self._read()
+        for folder, results in self._evaluations:
             result = same_setting(results, setting)
             if result is not None and _rows(folder, result) is not None:
                 return folder, result

@@ -43,7 +43,7 @@ class Spec:
                 raise ConfigError(
                     f"{self.label}: the option {key} "
                     + ("belongs to none of its methods" if dot else "does not name its method"),
-                    f"for example {self.names[-1]}.{key.rpartition('.')[2]}={_told(self.options[key])}",
+                    f"for example {self.names[-1]}.{key.rpartition('.')[2]}={_value_text(self.options[key])}",
                 )
         return {k.removeprefix(f"{name}."): v for k, v in self.options.items() if k.rpartition(".")[0] == name}
 
@@ -77,7 +77,9 @@ def _read(text: str) -> Spec:
             raise ConfigError(f"--method {text}: {key} is given twice", "give each option once")
         whose, dot, key = key.rpartition(".")
         options[whose + dot + key.replace("-", "_")] = toml_value(value.strip())
-    label = left.strip() if sign else ":".join([_told(name), *(f"{k}={_told(v)}" for k, v in options.items())])
+    label = (
+        left.strip() if sign else ":".join([_value_text(name), *(f"{k}={_value_text(v)}" for k, v in options.items())])
+    )
     if not all(chain_names(name)) or ":" in name:
         raise ConfigError(
             f"--method {text}: a method's options are written NAME:OPTION=VALUE:OPTION=VALUE",
@@ -88,7 +90,7 @@ def _read(text: str) -> Spec:
     return Spec(name, label, options)
 
 
-def _told(value: Any) -> str:
+def _value_text(value: Any) -> str:
     """A value in a label: of a path the last part alone."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return re.sub(r"[/\\\0]", "_", Path(text).name or text)

@@ -41,7 +41,7 @@ class _Counted(io.RawIOBase):
     """A file that is read through it; what was read advances the ticker, by megabytes."""
 
     def __init__(self, ticker: Ticker) -> None:
-        self._ticker, self._bytes, self._told = ticker, 0, 0
+        self._ticker, self._bytes, self._reported = ticker, 0, 0
         self._file: BinaryIO | None = None
 
     def reading(self, file: BinaryIO) -> _Counted:
@@ -52,7 +52,7 @@ class _Counted(io.RawIOBase):
         assert self._file is not None
         block = self._file.read(size)
         self._bytes += len(block)
-        if (done := self._bytes // _MEGABYTE) > self._told:
-            self._ticker.advance(done - self._told)
-            self._told = done
+        if (done := self._bytes // _MEGABYTE) > self._reported:
+            self._ticker.advance(done - self._reported)
+            self._reported = done
         return block

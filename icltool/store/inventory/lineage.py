@@ -63,7 +63,7 @@ class _Lineage:
 
     def _mark(self, writer: Artefact, by: str) -> None:
         """Notes that `by` uses all that `writer` is made from, and what that is made from in turn."""
-        waiting = [*self._sources_of(writer), *self._untold(writer)]
+        waiting = [*self._sources_of(writer), *self._possible_sources(writer)]
         seen = {writer.label}
         while waiting:
             source = waiting.pop()
@@ -72,7 +72,7 @@ class _Lineage:
                 self.used_by.setdefault(source.label, by)
                 waiting += self._sources_of(source)
 
-    def _untold(self, writer: Artefact) -> list[Artefact]:
+    def _possible_sources(self, writer: Artefact) -> list[Artefact]:
         """What an artefact that is being written may be made from without saying so yet: all of its data set and task, by its
         name where that tells alone."""
         dataset = writer.facts.dataset

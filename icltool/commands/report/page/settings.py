@@ -99,7 +99,7 @@ def shown_settings(evaluation: Evaluation) -> list[Shown]:
     """One for each setting, in the order of results.json. StoreError where that is malformed."""
     zero = next((r for r in evaluation.results if _key(r) == ZERO), None)
     with _well_formed(evaluation):
-        return [_shown(evaluation, result, zero) for result in evaluation.results]
+        return [_setting_entry(evaluation, result, zero) for result in evaluation.results]
 
 
 def comparisons(evaluation: Evaluation) -> list[Comparison]:
@@ -189,7 +189,7 @@ def _key(result: SettingResult) -> tuple[str, int, int]:
     return result.method, result.shots, result.seed
 
 
-def _shown(evaluation: Evaluation, result: SettingResult, zero: SettingResult | None) -> Shown:
+def _setting_entry(evaluation: Evaluation, result: SettingResult, zero: SettingResult | None) -> Shown:
     stored = mapping(mapping(result.extra.get("gains")).get("metrics"))
     gains = {name: interval_of(one) for name, one in stored.items()}
     if not gains and zero is not None and result is not zero:

@@ -151,7 +151,7 @@ class _Maker:
     def __init__(self, references: Sequence[str], large: frozenset[int]) -> None:
         self._references, self._large = references, large
         self._faults: dict[int, str] = {}
-        self._kept: dict[tuple[int, Size], Thumbnail | None] = {}
+        self._cached: dict[tuple[int, Size], Thumbnail | None] = {}
 
     def all(
         self, pool: ThreadPoolExecutor, positions: Iterable[int], size: Size, keep: bool = False
@@ -162,7 +162,7 @@ class _Maker:
         while block := list(islice(waiting, _AHEAD)):
             images = list(pool.map(lambda position: self._one(position, size), block))
             if keep:
-                self._kept.update(((position, size), one) for position, one in zip(block, images, strict=True))
+                self._cached.update(((position, size), one) for position, one in zip(block, images, strict=True))
             yield from images
 
     def sample(self, large: bool) -> tuple[list[int], int]:
@@ -181,8 +181,8 @@ class _Maker:
     def _one(self, position: int, size: Size) -> Thumbnail | None:
         if position in self._faults:
             return None
-        if (position, size) in self._kept:
-            return self._kept[position, size]
+        if (position, size) in self._cached:
+            return self._cached[position, size]
         side = size.query if position in self._large else size.demonstration
         try:
             return thumbnail(self._references[position], side, size.quality)
