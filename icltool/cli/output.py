@@ -85,9 +85,15 @@ def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = F
     else:
         print_rows(report.title, report.rows())
     if not quiet:
-        written = [] if report.path is None else [f"written: {report.path}"]
-        for line in [*report.lines(), *(details if verbose else ()), *written]:
+        output = [] if report.path is None else [f"output: {_from_here(report.path)}"]
+        for line in [*report.lines(), *(details if verbose else ()), *output]:
             print_note(line)
+
+
+def _from_here(path: Path) -> Path:
+    """The path relative to the current folder if it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, object]]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StageReport:
-    """A title, one dictionary per table row, notes, the main artefact (written, or up to date), and the notes that only
+    """A title, one dictionary per table row, notes, the path of the main artefact, and the notes that only
     --verbose prints."""
 
     title: str

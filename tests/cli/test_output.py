@@ -47,7 +47,7 @@ def test_a_report_as_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert ["method", "shots", "seed", "extra"] in cells
     assert ["i2i", "4", "12345", "-"] in cells
     assert ["[bold]", "-", "-", "1.5"] in cells
-    assert lines[-2:] == ["a remark", "written: out/results.json"]
+    assert lines[-2:] == ["a remark", "output: out/results.json"]
 
 
 def test_a_report_as_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ def test_it_says_where_the_page_is_and_how_large(
     output = tmp_path / "r.html"
     code, out, err = called(capsys, folder, "--output", output, "--max-queries", 2, "--title", "A & B")
     assert code == 0, err
-    assert f"written: {output}" in out
+    assert f"output: {output}" in out
     assert "the gallery has 2 of 3 queries" in out
     assert output.read_text(encoding="utf-8").startswith("<!")
     where = ("--workspace", folder.parent.parent, f"--output={output}", "--overwrite")
