@@ -59,13 +59,26 @@ def _listing(pages: list[Topic], width: int) -> Iterator[str]:
 
 
 def _show(page: Topic) -> None:
-    from rich.console import Console
-    from rich.markdown import Markdown
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.markdown import CodeBlock, Markdown
+    from rich.syntax import Syntax
     from rich.theme import Theme
+
+    class CopyableCode(CodeBlock):
+        """A code block whose lines are never broken or cut, so that a reader can copy them."""
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            code = str(self.text).rstrip()
+            lines = Syntax(code, self.lexer_name, theme=self.theme).highlight(code)
+            lines.rstrip()
+            yield from console.render(lines, options.update(no_wrap=True, overflow="ignore"))
+
+    class Manual(Markdown):
+        elements = {**Markdown.elements, "fence": CopyableCode, "code_block": CopyableCode}
 
     plain_code = Theme({"markdown.code": "bold cyan"})  # rich's own has a black background
     Console(width=_width(), theme=plain_code).print(
-        Markdown(page.for_terminal(), code_theme="ansi_dark", hyperlinks=False)
+        Manual(page.for_terminal(), code_theme="ansi_dark", hyperlinks=False), crop=False
     )
 
 

@@ -17,6 +17,7 @@ ORDER = (
 )  # fmt: skip
 
 _LINK = re.compile(r"\[([^\]]+)\]\(([\w-]+)\.md(?:#[^)]*)?\)")
+_LINK_WITHIN = re.compile(r"\[([^\]]+)\]\(#[^)]*\)")
 _FIRST_SENTENCE = re.compile(r".*?[.!?](?=\s|$)")
 
 
@@ -41,8 +42,9 @@ class Topic:
         return sentence[0] if sentence else plain
 
     def for_terminal(self) -> str:
-        """The text with links between topics written as the commands that show them."""
-        return _LINK.sub(_as_command, self.text)
+        """The text with links between topics written as the commands that show them, and links within it as
+        quoted headings."""
+        return _LINK.sub(_as_command, _LINK_WITHIN.sub(r'"\1"', self.text))
 
 
 def names() -> list[str]:

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from icltool.cli.app import run
-from icltool.commands.guide.topics import FOLDER, ORDER, Topic, names, topics
+from icltool.commands.guide.topics import FOLDER, ORDER, Topic, names, topic, topics
 from tests.cli.test_app import HEAVY, started
 
 ROWS, COLUMNS = 50, 80
@@ -71,6 +71,19 @@ def test_a_terminal_gets_it_formatted_and_whole() -> None:
     assert "Getting started" in plain
     assert max(map(len, plain.splitlines())) <= COLUMNS
     assert len(plain.splitlines()) > ROWS, "no pager waited at the end of the screen"
+
+
+def test_a_terminal_gets_code_that_can_be_copied() -> None:
+    plain = re.sub(r"\x1b\[[\d;]*m", "", on_a_terminal("guide", "own-data")).replace("\r\n", "\n")
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", topic("own-data").text, flags=re.MULTILINE | re.DOTALL)
+    assert max(len(line) for block in blocks for line in block.splitlines()) > COLUMNS
+    for block in blocks:
+        assert block in plain
+
+
+def test_links_within_a_topic_name_their_headings() -> None:
+    page = Topic("a", "# A\n\nSee [Use a real model](#use-a-real-model).\n")
+    assert page.for_terminal() == '# A\n\nSee "Use a real model".\n'
 
 
 def test_a_wrong_topic_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
