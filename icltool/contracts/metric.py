@@ -96,7 +96,6 @@ def too_few_references(judge: object, references: Callable[[], Iterable[Sequence
     if fewest >= least:
         return None
     return DataError(
-        f"VQA accuracy needs {least} reference answers to a question, and there are questions with {fewest}: "
-        "it would never be 1 there",
+        f"VQA accuracy needs {least} reference answers per question, and some questions have only {fewest}",
         "use exact-match, which needs fewer",
     )

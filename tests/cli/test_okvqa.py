@@ -101,7 +101,7 @@ def test_without_the_data_raw_answers_are_judged_and_with_them_the_same_answers_
     with nltk_path(tmp_path / "nothing"):
         without = evaluated(capsys, workspace)
         assert figures(without) == {"vqa-accuracy-raw": 60.0}
-        message = f"okvqa-accuracy cannot run here, so vqa-accuracy-raw is reported instead: {why} ({how})"
+        message = f"okvqa-accuracy cannot be computed here, so vqa-accuracy-raw is reported instead: {why} ({how})"
         assert message in without["notes"]
         again = evaluated(capsys, workspace)
         assert (figures(again), again["path"]) == (figures(without), without["path"])

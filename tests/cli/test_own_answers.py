@@ -53,7 +53,7 @@ def test_the_default_is_exact_match_and_says_why(home: Path, capsys: pytest.Capt
 def test_vqa_accuracy_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ([*EVALUATE, "--metric=vqa-accuracy"], [*GENERATE, "--scorer=vqa-accuracy"]):
         err = refusal(capsys, *command, f"--workspace={home}")
-        assert "VQA accuracy needs 4 reference answers to a question, and there are questions with 1" in err
+        assert "VQA accuracy needs 4 reference answers per question, and some questions have only 1" in err
         assert "exact-match" in err
 
 

@@ -268,7 +268,7 @@ def _ordered(seeds: Settings, metric: str) -> str:
 
 
 def _shared(results: Settings) -> tuple[int, dict[str, int]]:
-    """How many demonstrations were chosen, and how many of them share something with their query, by kind."""
+    """How many demonstrations were chosen, and how many of them have the image, question or text of their query, by kind."""
     leaks = [r.extra["leaks"] for r in results if r.extra.get("leaks")]
     return sum(one["pairs"] for one in leaks), {kind: sum(one[kind] for one in leaks) for kind in _KINDS}
 
@@ -276,7 +276,7 @@ def _shared(results: Settings) -> tuple[int, dict[str, int]]:
 def _leak_note(results: Settings) -> str:
     pairs, shared = _shared(results)
     kinds = ", ".join(f"{_KINDS[kind]} {count:,}" for kind, count in shared.items() if count)
-    return f"of {pairs:,} chosen demonstrations share with their query: {kinds}" if kinds else ""
+    return f"of {pairs:,} demonstrations, these match their query: {kinds} (--leak-guard excludes them)" if kinds else ""
 
 
 def _guarded(results: Settings, guard: Guarded) -> list[str]:
@@ -287,5 +287,5 @@ def _guarded(results: Settings, guard: Guarded) -> list[str]:
     pairs, shared = _shared(results)
     if not pairs:
         return [line]
-    counts = ", ".join(f"{_KINDS[kind]} {count}" for kind, count in shared.items())
-    return [line, f"of {pairs} chosen demonstrations share with their query: {counts}"]
+    counts = ", ".join(f"{_KINDS[kind]} {count:,}" for kind, count in shared.items())
+    return [line, f"of {pairs:,} demonstrations, these match their query: {counts}"]

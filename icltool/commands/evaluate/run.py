@@ -202,7 +202,8 @@ def _notes(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     if reads and inputs.task.own_text:
         lines.append(f"{', '.join(reads)}: a caption query's text is its own reference, so this is an upper bound")
     for name, (other, error) in judge.replaced.items():
-        lines.append(f"{name} cannot run here, so {other} is reported instead: {error}")
+        reason = error.message if error.hint and other in error.hint else error  # the hint is followed already
+        lines.append(f"{name} cannot be computed here, so {other} is reported instead: {reason}")
     for name, metric in judge.metrics.items():
         made_for = metric.tasks if isinstance(metric, MadeForTasks) else ()
         if made_for and inputs.task.name not in made_for and name not in inputs.task.metrics:
@@ -212,12 +213,12 @@ def _notes(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     if len(inputs.query_rows) < FEW and (weighted := [n for n in judge.metrics if n in _OF_THE_QUERIES]):
         lines.append(
             f"{' and '.join(weighted)} weighs words by how rare they are in the queries' own references: it is unreliable for "
-            "few queries (for one it is 0), and figures of different --test-size are not comparable"
+            "few queries (with a single one it is 0), and figures of different --test-size are not comparable"
         )
     groups = inputs.queries.groups[inputs.query_rows]
     independent = len(set(groups[groups >= 0].tolist())) + int((groups < 0).sum())
     if independent < FEW:
-        lines.append(f"only {independent} independent queries (near-duplicates count once): intervals and p are rough")
+        lines.append(f"only {independent} independent queries (near-duplicates count once): intervals and p-values are rough")
     return lines
 
 

@@ -80,7 +80,7 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     remarks = (
         []
         if len(rows) == config.anchors
-        else [f"--anchors {config.anchors:,}: the data set has only {len(rows):,} examples, and all are anchors"]
+        else [f"--anchors {config.anchors:,}: the data set has only {len(rows):,} examples, so all are anchors"]
     )
     made_for = parts.scorer.tasks if isinstance(parts.scorer, MadeForTasks) else ()
     if made_for and parts.dataset.task not in made_for and config.scorer not in task_of(parts.dataset).metrics:

@@ -48,7 +48,7 @@ def test_findings_of_several_seeds_are_averaged() -> None:
     assert notes(results, {"guard": GUARD}) == [
         "answers copied from a demonstration: random 12 %, i2i 100 %",
         "order of the demonstrations: cider 19.0 to 24.0 for random, 2-shot (largest difference of all settings)",
-        "of 48 chosen demonstrations share with their query: question 9, text 3",
+        "of 48 demonstrations, these match their query: question 9, text 3 (--leak-guard excludes them)",
         "the same demonstrations for every seed, answered once: i2i",
     ]
     assert details(results, {"guard": GUARD}) == [
@@ -62,7 +62,7 @@ def test_findings_of_several_seeds_are_averaged() -> None:
         "  random: 2-shot 20.0 (sd 2.0, 19.0 to 24.0, 3 orders, 25 % of the answers change)",
         "  i2i: 2-shot 20.0 (sd 0.0, 19.0 to 21.0, 3 orders, 25 % of the answers change)",
         "leak guard: 1.2 of 50 examples kept from a query on average (image 1.0, near-duplicates 0.2)",
-        "of 48 chosen demonstrations share with their query: image 0, near-duplicates 0, question 9, text 3",
+        "of 48 demonstrations, these match their query: image 0, near-duplicates 0, question 9, text 3",
     ]
 
 

@@ -243,8 +243,8 @@ def test_the_leak_guard_keeps_questions_apart_and_counts_what_is_chosen(workspac
     assert leaks[1]["question"] == leaks[1]["text"] == leaks[1]["image"] == leaks[1]["group"] == 0
     assert usual.analysis["guard"]["kept_away"].keys() == {"image", "group", "any"}
     assert strict.analysis["guard"]["kept_away"]["question"] > 10
-    assert any("share with their query" in line and "question 0" in line for line in strict.details)
-    assert not any("share with their query" in line for line in strict.lines())
+    assert any("match their query" in line and "question 0" in line for line in strict.details)
+    assert not any("match their query" in line for line in strict.lines())
 
 
 def test_figures_by_question_type(workspace: Path) -> None:

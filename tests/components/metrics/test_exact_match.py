@@ -45,4 +45,4 @@ def test_what_is_too_few_is_said() -> None:
     fault = too_few_references(VQAAccuracy(), lambda: [("a",) * 10, ("a", "b")])
     assert fault is not None
     assert "needs 4 reference answers" in fault.message
-    assert "questions with 2" in fault.message
+    assert "some questions have only 2" in fault.message
