@@ -158,6 +158,8 @@ def _needed(task: Task) -> list[tuple[str, ...]]:
 def _usual(role: str, present: Sequence[str], task: Task) -> tuple[str, ...]:
     lower = {column.lower().strip().replace(" ", "_").replace("-", "_"): column for column in reversed(present)}
     names = (task.called(role), *SYNONYMS[role])
+    if role == "caption" and any(name in lower for name in SYNONYMS["label"]):
+        names = tuple(name for name in names if name not in SYNONYMS["text"])  # with a label, a text is classified
     own = next((name for name in (task.called(role), role, f"{role}s") if name in lower and name in names), None)
     if own:
         return (lower[own],)

@@ -143,6 +143,13 @@ def test_a_split_column(root: Path) -> None:
     assert refused(root).message.endswith("line 3: column 'split' is empty")
 
 
+def test_a_text_with_a_label_is_classified_and_not_a_caption(root: Path) -> None:
+    table(root, "image,text,label\na.png,a cat,pet\nbb.png,a bus,car\n")
+    assert [e.label for e in both(root, task="classification")] == ["pet", "car"]
+    assert refused(root, "caption").message.endswith("has no column for caption, which task 'caption' needs")
+    assert [e.label for e in both(root, caption="text")] == ["a cat", "a bus"]
+
+
 def test_columns_by_option_and_by_usual_names(root: Path) -> None:
     table(root, "Filename,text,what\na.png,a cat,x\nbb.png,a dog,y\n")
     assert [e.label for e in both(root)] == ["a cat", "a dog"]
