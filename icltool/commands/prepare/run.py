@@ -123,7 +123,7 @@ def _remove_left(folder: Path) -> None:
 
 
 def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[str, Json]) -> None:
-    """StoreError if the data set in `folder` was made by another reader, with other options, or from another folder that
+    """StoreError if the data set in `folder` was made by another reader, with different options, or from another folder that
     still exists."""
     try:
         provenance = open_dataset(folder).manifest["provenance"]
@@ -137,7 +137,7 @@ def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[st
     elif options_before != options:
         known = [*options, *(key for key in options_before if key not in options)]
         key = next(key for key in known if options_before.get(key) != options.get(key))
-        difference = f"with other options ({key}={options_before.get(key)}, now {options.get(key)})"
+        difference = f"with different options ({key}: {_text(options_before.get(key))}, now {_text(options.get(key))})"
     elif config.root is not None and root is not None and Path(root).exists():
         here = config.root.expanduser().absolute()
         difference = f"from {root}" if here.resolve() != Path(root).resolve() else ""
@@ -146,6 +146,10 @@ def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[st
             f"{name} ({folder.name}) is already prepared, {difference}",
             "keep both with --name NAME, or replace it with --overwrite",
         )
+
+
+def _text(value: Json) -> str:
+    return "not set" if value is None else str(value)
 
 
 def _tasks(reader: DatasetReader, config: PrepareConfig) -> tuple[tuple[str, ...], Task | None]:

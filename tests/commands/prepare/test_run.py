@@ -118,7 +118,7 @@ def test_another_seed_is_another_data_set_and_the_other_task_is_named(tmp_path: 
     first = prepare(tmp_path, "shapes", options=options)
     other: dict[str, Any] = {"task": "caption", "options": {**options, "seed": 2}}
     error = refused(StoreError, tmp_path, "shapes", **other)
-    assert error.message == "shapes (caption) is already prepared, with other options (seed=0, now 2)"
+    assert error.message == "shapes (caption) is already prepared, with different options (seed: 0, now 2)"
     assert error.hint == "keep both with --name NAME, or replace it with --overwrite"
     second = prepare(tmp_path, "shapes", **other, overwrite=True)
     assert second.rows()[0]["fingerprint"] != first.rows()[0]["fingerprint"]
@@ -346,7 +346,7 @@ def test_two_tables_have_two_names(tmp_path: Path) -> None:
     prepare(workspace, "folder", root=roots[1], dataset="third", options={"seed": 5})
     assert Workspace(workspace).prepared() == [(name, "caption") for name in ("my-photos", "others", "third")]
     error = refused(StoreError, workspace, "folder", root=roots[1], options={"seed": 5})
-    assert error.message == "others (caption) is already prepared, with other options (seed=0, now 5)"
+    assert error.message == "others (caption) is already prepared, with different options (seed: 0, now 5)"
     error = refused(StoreError, workspace, "folder", root=roots[0], dataset="others")
     assert error.message == f"others (caption) is already prepared, from {roots[1]}"
     first = open_dataset(workspace / "datasets" / "others" / "caption").fingerprint
