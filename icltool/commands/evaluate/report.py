@@ -276,7 +276,9 @@ def _shared(results: Settings) -> tuple[int, dict[str, int]]:
 def _leak_note(results: Settings) -> str:
     pairs, shared = _shared(results)
     kinds = ", ".join(f"{_KINDS[kind]} {count:,}" for kind, count in shared.items() if count)
-    return f"of {pairs:,} demonstrations, these match their query: {kinds} (--leak-guard excludes them)" if kinds else ""
+    return (
+        f"of {pairs:,} demonstrations, these match their query: {kinds} (--leak-guard excludes them)" if kinds else ""
+    )
 
 
 def _guarded(results: Settings, guard: Guarded) -> list[str]:

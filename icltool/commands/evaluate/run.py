@@ -218,7 +218,9 @@ def _notes(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     groups = inputs.queries.groups[inputs.query_rows]
     independent = len(set(groups[groups >= 0].tolist())) + int((groups < 0).sum())
     if independent < FEW:
-        lines.append(f"only {independent} independent queries (near-duplicates count once): intervals and p-values are rough")
+        lines.append(
+            f"only {independent} independent queries (near-duplicates count once): intervals and p-values are rough"
+        )
     return lines
 
 

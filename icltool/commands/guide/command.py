@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import Annotated, Optional
+from typing import Annotated, ClassVar, Optional
 
 import typer
 
@@ -74,7 +74,7 @@ def _show(page: Topic) -> None:
             yield from console.render(lines, options.update(no_wrap=True, overflow="ignore"))
 
     class Manual(Markdown):
-        elements = {**Markdown.elements, "fence": CopyableCode, "code_block": CopyableCode}
+        elements: ClassVar = {**Markdown.elements, "fence": CopyableCode, "code_block": CopyableCode}
 
     plain_code = Theme({"markdown.code": "bold cyan"})  # rich's own has a black background
     Console(width=_width(), theme=plain_code).print(
