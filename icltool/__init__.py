@@ -1,7 +1,7 @@
 """icltool configures in-context demonstrations for large vision-language models.
 
-The public API, for plugin authors: `hookimpl`, `Registration`, the contracts, and what adapters of models share (prompt
-formats, token arithmetic, reading images, finding weights) and what makes and applies interventions (files, hooks, draws of
+The public API, for plugin authors: `hookimpl`, `Registration`, the contracts, what model adapters share (prompt formats,
+token arithmetic, reading images, finding weights), and what creates and applies interventions (files, hooks, draws of
 examples). Names are imported on first use.
 """
 
@@ -16,7 +16,7 @@ from icltool.releases import __version__ as __version__
 
 @functools.cache
 def _homes() -> dict[str, str]:
-    """Public name -> its module, as the imports of `__init__.pyi` say."""
+    """Public name -> its module, read from the imports of `__init__.pyi`."""
     import ast
     from pathlib import Path
 

@@ -1,1 +1,2 @@
-"""The command line. `app` holds the commands and the error boundary; each command is a module of its own."""
+"""The command line. `app` holds the commands and the error boundary; each command has its own folder in
+`icltool.commands`."""

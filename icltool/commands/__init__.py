@@ -1,1 +1,1 @@
-"""The commands, a folder for each verb; `icltool.plugin.commands` says what is in one."""
+"""The commands, a folder for each verb; `icltool.plugin.commands` describes the content of a folder."""

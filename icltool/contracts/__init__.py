@@ -1,4 +1,5 @@
-"""The nouns of icltool: records, and one small protocol for each kind of component. Imports nothing else of icltool's."""
+"""The data types of icltool: records, and a small protocol for each kind of component. Imports nothing of icltool except
+its errors."""
 
 from icltool.contracts.arrays import NO_IMAGE, Float64Array, FloatArray, IndexSet, IntArray, QuerySet, group_code
 from icltool.contracts.dataset import (

@@ -1,4 +1,4 @@
-"""Arrays that samplers and retrievers see in place of files: the index set and the queries."""
+"""The index set and the queries as arrays, which is all that samplers and retrievers see of the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 
-#: What `needs` may name of the arrays, beside "image@ENCODER" and "text@ENCODER" (`encoder_of`).
+#: Arrays that `needs` may name, besides "image@ENCODER" and "text@ENCODER" (`encoder_of`).
 ARRAYS: frozenset[str] = frozenset({"image", "text", "texts", "images", "labels"})
 
 
@@ -25,13 +25,13 @@ NO_IMAGE = -(1 << 63)
 
 
 def encoder_of(need: str) -> str | None:
-    """NAME where `need` is "image@NAME" or "text@NAME", the embedding by an encoder of that name; else None."""
+    """NAME if `need` is "image@NAME" or "text@NAME", an embedding by the encoder of that name; else None."""
     kind, _, encoder = need.partition("@")
     return encoder if encoder and kind in ("image", "text") else None
 
 
 def is_array(need: str) -> bool:
-    """Whether what `needs` names is read from the IndexSet and the QuerySet."""
+    """Whether an entry of `needs` is an array of the IndexSet and the QuerySet."""
     return need in ARRAYS or encoder_of(need) is not None
 
 
@@ -43,7 +43,8 @@ def group_code(group: str) -> int:
 
 
 class _Blanked(dict[int, int | str]):
-    """What `str.translate` puts for each character: a blank for punctuation (Unicode's categories P*), else itself."""
+    """A table for `str.translate` that maps punctuation (Unicode's categories P*) to a blank and any other character to
+    itself."""
 
     def __missing__(self, code: int) -> int | str:
         self[code] = " " if unicodedata.category(chr(code)).startswith("P") else code
@@ -54,18 +55,18 @@ _BLANKED = _Blanked()
 
 
 def plain_text(text: str) -> str:
-    """The form in which texts are compared for being the same: case folded, punctuation as blanks, single blanks."""
+    """The form in which texts are compared: case folded, with punctuation as blanks and runs of blanks as one."""
     return " ".join(text.casefold().translate(_BLANKED).split())
 
 
 def text_code(*parts: str) -> int:
-    """A stable non-negative 63-bit code of texts under `plain_text`, in their order; -1 where all of them are empty."""
+    """A stable non-negative 63-bit code of the texts as `plain_text`, in their order; -1 if all of them are empty."""
     plain = [plain_text(part) for part in parts]
     return group_code("\x00".join(plain)) if any(plain) else -1
 
 
 def _embedding(arrays: QuerySet | IndexSet, need: str) -> FloatArray:
-    """The embedding that `need` names. ValueError where it is not filled."""
+    """The embedding that `need` names. ValueError if it is None."""
     vectors = {"image": arrays.image, "text": arrays.text, **arrays.embedded}.get(need)
     if vectors is None:
         raise ValueError(f"{type(arrays).__name__}.{need} is None, but the component needs it")
@@ -73,7 +74,7 @@ def _embedding(arrays: QuerySet | IndexSet, need: str) -> FloatArray:
 
 
 def _selected(arrays: QuerySet | IndexSet, positions: IntArray) -> dict[str, Any]:
-    """The columns at `positions`; what is not filled is left out."""
+    """The columns at `positions`, without those that are None or empty."""
     parts: dict[str, Any] = {"embedded": {need: vectors[positions] for need, vectors in arrays.embedded.items()}}
     for column in fields(arrays):
         values = getattr(arrays, column.name)
@@ -98,16 +99,16 @@ def _images_at(queries: QuerySet, position: int) -> IntArray:
 class QuerySet:
     """Q queries as arrays.
 
-    `ids`, `image_ids`, `groups` int64 [Q] (`groups` by `group_code`); `more_image_ids` int64 [Q, M] are the identities of the
-    queries' further images, NO_IMAGE for none, or None if no query has any. `image` and `text` float32 [Q, D] are the
-    encoder's features as stored, not normalised; None where the component did not ask for them. `texts` are the
-    retrieval texts and `images` the references of the images, for components that ask for them. `same_split` is true when
-    the queries are themselves rows of the index set (anchors), so that equal ids are one example.
+    `ids`, `image_ids`, `groups` int64 [Q] (`groups` by `group_code`); `more_image_ids` int64 [Q, M] are the identities of
+    the queries' further images, NO_IMAGE for none, or None if no query has any. `image` and `text` float32 [Q, D] are the
+    encoder's features as stored, not normalised; None unless the component asks for them. `texts` are the retrieval texts
+    and `images` the references of the images, for components that ask for them. `same_split` is true if the queries are
+    themselves rows of the index set (anchors), so that equal ids are one example.
 
-    `questions` int64 [Q] and `contents` int64 [Q, R] are codes by `text_code`, -1 for none, where the leak guard is to
-    compare texts: of the question, and of the question with each of up to R references (captions: of the references).
-    `embedded` are the embeddings by other encoders, float32 [Q, D] by need ("text@NAME"); see `of`. `rules` int64 [Q] is the
-    `group_code` of each query's rule, -1 for none; None if no query has one. There are no labels.
+    `questions` int64 [Q] and `contents` int64 [Q, R] are codes by `text_code`, -1 for none, present if the leak guard
+    compares texts: of the question, and of the question with each of up to R references (captions: of the references).
+    `embedded` are the embeddings by other encoders, float32 [Q, D] by need ("text@NAME"); see `of`. `rules` int64 [Q] is
+    the `group_code` of each query's rule, -1 for none; None if no query has one. There are no labels.
     """
 
     ids: IntArray
@@ -128,8 +129,8 @@ class QuerySet:
         return len(self.ids)
 
     def of(self, need: str) -> FloatArray:
-        """The embedding that `need` ("image", "text", "image@NAME" or "text@NAME") names, float32 [Q, D]. ValueError where
-        the component did not ask for it."""
+        """The embedding that `need` ("image", "text", "image@NAME" or "text@NAME") names, float32 [Q, D]. ValueError if the
+        component did not ask for it."""
         return _embedding(self, need)
 
     def take(self, positions: IntArray) -> QuerySet:

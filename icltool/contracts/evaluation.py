@@ -1,4 +1,5 @@
-"""Records of an evaluation: an answered query, and what is found of a setting and of all settings together. JSON values."""
+"""Records of an evaluation, as JSON values: an answered query, the facts about a setting, and the analysis of all
+settings."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class SettingKey(NamedTuple):
-    """What names a setting within an evaluation: the method as the table calls it, demonstrations per prompt, seed."""
+    """The key of a setting within an evaluation: the method as named in the table, demonstrations per prompt, seed."""
 
     method: str
     shots: int
@@ -20,11 +21,12 @@ class SettingKey(NamedTuple):
 
 
 class Prediction(TypedDict):
-    """One answered query: `icd_ids` in prompt order, the exact `prompt`, the model's `raw` text and the `answer` cut from it,
-    `scores` by metric, scaled as in tables (None: no number).
+    """One answered query: `icd_ids` in prompt order, the exact `prompt`, the model's `raw` text and the `answer` cut from
+    it, `scores` by metric, scaled as in tables (None: not a number).
 
-    Where choices were ranked, `log_probs` has one for each. `shared` counts the demonstrations that share something with the
-    query, by kind; `copied` are the ids of those whose label the answer repeats; `gain` is the score's over zero-shot.
+    If choices were ranked, `log_probs` has one for each. `shared` counts the demonstrations that share an image, group,
+    question or text with the query, by kind; `copied` are the ids of those whose label the answer repeats; `gain` is the
+    gain over the zero-shot score, by metric.
     """
 
     query_id: int
@@ -46,8 +48,8 @@ class Prediction(TypedDict):
 
 
 class RunFacts(TypedDict, total=False):
-    """How answers were made: when and by which releases, on which device, in which precision, with which generation options;
-    `weights` stands for weights, precision and prompt format."""
+    """How answers were generated: date, releases, device, precision and generation options; `weights` is a fingerprint of
+    weights, precision and prompt format."""
 
     date: str
     icltool: str
@@ -60,8 +62,8 @@ class RunFacts(TypedDict, total=False):
 
 
 class Cost(TypedDict):
-    """What a query costs, on average over `queries`: None where it is not known. `call` is when it was measured, the same for
-    all settings of a call; `uncounted` names what FLOPs are without."""
+    """The mean cost of a query over `queries` queries; None if unknown. `call` is the time of the measurement, the same for
+    all settings of a call; `uncounted` names what the FLOPs leave out."""
 
     queries: int
     device: str
@@ -73,7 +75,8 @@ class Cost(TypedDict):
 
 
 class Copies(TypedDict):
-    """Answers that repeat a demonstration's label: how many, their share of all, and the share of them that is right."""
+    """Answers that repeat a demonstration's label: their number, their share of all answers, and the share of them that is
+    right."""
 
     answers: int
     share: float
@@ -81,14 +84,15 @@ class Copies(TypedDict):
 
 
 class Gains(TypedDict):
-    """Against zero-shot: what that was, and by metric the numbers of queries and the difference of the figures."""
+    """The comparison with zero-shot: its setting, and by metric the numbers of queries and the difference of the
+    figures."""
 
     against: dict[str, Json]
     metrics: dict[str, dict[str, float]]
 
 
 class Order(TypedDict):
-    """The answers to one further order of the demonstrations; figures by metric."""
+    """The results of another order of the demonstrations; figures by metric."""
 
     order: int
     seconds: float
@@ -96,7 +100,7 @@ class Order(TypedDict):
 
 
 class Orders(TypedDict):
-    """Further orders of the demonstrations; once all are there, how figures and answers differ between them."""
+    """Other orders of the demonstrations and, once all are complete, how figures and answers differ between them."""
 
     each: list[Order]
     count: NotRequired[int]
@@ -105,7 +109,7 @@ class Orders(TypedDict):
 
 
 class LearnedFile(TypedDict):
-    """The file of an intervention, or of fine-tuned weights, and what it says of how it was made."""
+    """The file of an intervention or of fine-tuned weights, and its record of how it was created."""
 
     file: str
     about: dict[str, Json]
@@ -114,14 +118,14 @@ class LearnedFile(TypedDict):
 
 
 class Choosing(TypedDict):
-    """What asking the model for demonstrations took: prompts, of all queries."""
+    """The cost of choosing demonstrations with the model: the number of prompts, over all queries."""
 
     prompts: int
 
 
 class SettingFacts(TypedDict, total=False):
-    """What is known of a setting beside its figures. `digest` stands for all that decides its demonstrations or weights; `by`
-    has figures by column, value and metric; `seeds` and `sd` (by metric) are of a mean over seeds alone."""
+    """The facts about a setting besides its figures. `digest` identifies all that decides its demonstrations or weights;
+    `by` has figures by column, value and metric; only a mean over seeds has `seeds` and `sd` (by metric)."""
 
     digest: str
     options: dict[str, Json]
@@ -143,7 +147,7 @@ class SettingFacts(TypedDict, total=False):
 
 
 class Difference(TypedDict):
-    """A paired difference a - b of two methods' figures; `a_shots` where a has other shots than b."""
+    """A paired difference a - b of two methods' figures; `a_shots` if a has a different number of shots than b."""
 
     shots: int
     a_shots: NotRequired[int]
@@ -166,7 +170,8 @@ class SeedMean(TypedDict):
 
 
 class Guarded(TypedDict):
-    """What the leak guard keeps away: its kinds, the size of the index set, and rows of it per query, by kind and "any"."""
+    """What the leak guard excludes: its kinds, the size of the index set, and the rows excluded per query, by kind and
+    "any"."""
 
     kinds: list[str]
     index: int
@@ -174,7 +179,7 @@ class Guarded(TypedDict):
 
 
 class Analysis(TypedDict, total=False):
-    """What comparing the settings of a call found. `key` stands for what it was made of."""
+    """The comparison of the settings of a call. `key` identifies what was compared."""
 
     key: str
     guard: Guarded
@@ -183,8 +188,8 @@ class Analysis(TypedDict, total=False):
 
 
 class SubsetFacts(TypedDict):
-    """The file that the index set was restricted by, how many of its examples took part, the split of the queries that it was
-    learned from (None: it does not say), and how it was made."""
+    """The file that restricted the index set, how many of its examples took part, the split of the queries that it was
+    learned from (None if not recorded), and how it was created."""
 
     file: str
     examples: int
@@ -193,8 +198,8 @@ class SubsetFacts(TypedDict):
 
 
 class EvaluationProvenance(TypedDict, total=False):
-    """What decided all results of an evaluation: the resolved configuration, versions of components, weights, and the options
-    that the data set was prepared with; the subset of the index set that methods were restricted to, if any."""
+    """What determined the results of an evaluation: the resolved configuration, versions of components, weights, the
+    options that the data set was prepared with, and the subset of the index set that methods were restricted to, if any."""
 
     configuration: dict[str, Json]
     plugins: dict[str, str]
@@ -204,5 +209,5 @@ class EvaluationProvenance(TypedDict, total=False):
 
 
 def facts_without(facts: SettingFacts, names: Collection[str]) -> SettingFacts:
-    """The same facts but for these."""
+    """The facts without these."""
     return cast(SettingFacts, {name: value for name, value in facts.items() if name not in names})

@@ -1,7 +1,7 @@
 """Files that lie in a folder or in a zip archive: `…/train2017/x.jpg`, or `…/train2017.zip/train2017/x.jpg`.
 
-Every path of an example's image may be of either form. An archive is listed once per process, and its members are read
-with positioned reads, so that threads and forked workers share it without disturbing one another.
+Every path of an example's image may be of either form. An archive is listed once per process, and its members are read with
+positioned reads, so that threads and forked workers can share it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple, cast
 MOST_BYTES = 1 << 32
 #: How many archives stay open; data sets have two to six.
 _OPEN_ARCHIVES = 16
-#: Members up to this many bytes are read at once and can be sought in; longer ones are streamed.
+#: Members up to this many bytes are read at once and support seek; longer ones are streamed.
 _AT_ONCE = 64 * 2**20
 _BLOCK = 2**20
 _HEADER_BYTES = 30
@@ -28,11 +28,10 @@ _STORED, _DEFLATED = 0, 8
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """A binary file to read from: a plain file, or the member of a zip archive that is a prefix of the path.
-
-    Members above 64 MiB are streamed and cannot be sought in. Raises FileNotFoundError when there is neither, and
-    OSError when the file cannot be read, is not a regular file (a pipe or a device would be waited for, or never end), the
-    archive is not a zip archive, or the member is damaged or encrypted. A member's checksum is compared at its end.
+    """A binary file opened for reading: a plain file, or the member of a zip archive whose path is a prefix of `path`.
+    Members above 64 MiB are streamed and do not support seek. Raises FileNotFoundError if there is neither, and OSError if
+    the file cannot be read, is not a regular file (a pipe or a device could block or never end), the archive is not a zip
+    archive, or the member is damaged or encrypted. A member's checksum is compared at its end.
     """
     name = os.fspath(path)
     try:
@@ -45,8 +44,8 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_whole(path: str | os.PathLike[str]) -> bytes:
-    """The content of a plain file that is read as a whole: a table, a plan, a record. Raises OSError as `open_file`, too where
-    it has more than MOST_BYTES."""
+    """The content of a plain file that is read as a whole: a table, a plan, a record. Raises OSError as `open_file` does,
+    and if the file has more than MOST_BYTES."""
     name = os.fspath(path)
     with _regular(name) as file:
         size = os.fstat(file.fileno()).st_size
@@ -69,7 +68,7 @@ def _without_waiting(name: str, flags: int) -> int:
 
 
 def file_exists(path: str | os.PathLike[str]) -> bool:
-    """Whether `open_file` finds a file there. An archive that cannot be read holds none."""
+    """Whether `open_file` can open a file there; False for a member of an archive that cannot be read."""
     name = os.fspath(path)
     if os.path.isfile(name):  # noqa: PTH113  called for every image
         return True
@@ -95,9 +94,8 @@ def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def archive_and_member(path: str | os.PathLike[str]) -> tuple[str, str] | None:
-    """(path of the zip archive, name of the member in it); None when no prefix of the path is a file ending in .zip.
-
-    The member is "" when the path is the archive itself. Whether the archive has the member is not looked at.
+    """(path of the zip archive, name of the member in it); None if no prefix of the path is a file ending in .zip. The
+    member is "" if the path is the archive itself. Whether the archive has the member is not checked.
     """
     name = os.fspath(path).replace(os.sep, "/")
     lowered = name.lower()
@@ -111,7 +109,7 @@ def archive_and_member(path: str | os.PathLike[str]) -> tuple[str, str] | None:
 
 
 def archive_members(archive: str | os.PathLike[str]) -> Collection[str]:
-    """The names of all files in a zip archive. Raises OSError when it is missing or no readable zip archive."""
+    """The names of all files in a zip archive. Raises OSError if it is missing or not a readable zip archive."""
     return _archive(os.fspath(archive)).members.keys()
 
 
@@ -127,7 +125,7 @@ class _Member(NamedTuple):
 
 
 class _Archive:
-    """A zip archive open for positioned reads. It closes its file when the last user lets go of it."""
+    """A zip archive open for positioned reads. It closes its file when the last user releases it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -256,7 +254,7 @@ _opening = threading.Lock()
 
 
 def _archive(path: str) -> _Archive:
-    """The archive, listed again when the file is another than before. Raises OSError."""
+    """The archive, listed again if the file has changed. Raises OSError."""
     status = os.stat(path)  # noqa: PTH116  called for every image
     stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
     with _opening:
@@ -270,7 +268,7 @@ def _archive(path: str) -> _Archive:
 
 
 def _unlock_child() -> None:
-    """A forked worker starts with the lock free, whichever thread held it."""
+    """Gives a forked worker a free lock, whichever thread held it."""
     global _opening
     _opening = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: what a learner asks of a model whose own weights it changes, and what it is given."""
+"""Fine-tuning: what a learner needs from a model whose own weights it changes, and what it receives."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Augmentation:
     to 4/3) and resizes it to the model's size; "random" resizes the shorter side to `shorter` pixels and cuts out a square
     of the model's size; "none" reads the image as in evaluation. `flip` mirrors half of the images.
 
-    Where `shorter` is None it is the length that the model itself resizes to in evaluation, which grows with
-    `resize_images`; 256 for models that resize no side.
+    If `shorter` is None, it is the length that the model itself resizes to in evaluation, which grows with `resize_images`;
+    256 for models that resize no side.
     """
 
     crop: Literal["resized", "random", "none"] = "none"
@@ -41,16 +41,16 @@ class PixelReader(Protocol):
     """Reads images for training. It can be pickled, holds no weights and touches no device."""
 
     def __call__(self, image: str, generator: np.random.Generator | None = None, flip: bool = True) -> FloatArray:
-        """float32 [3, H, W]. With `generator` varied by draws from it, else as in evaluation; without
-        `flip` never mirrored. Crops keep the regions of the reference whole (see `icltool.contracts.images`).
-        Raises DataError for an image that cannot be read."""
+        """float32 [3, H, W]. With `generator`, varied at random; without, as in evaluation. With `flip` false it is never
+        mirrored. Crops keep the regions of the reference whole (see `icltool.contracts.images`). Raises DataError for an
+        image that cannot be read."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BeamSample:
-    """One finished beam: token ids with the one that ends it, where it ended, its text as `Model.generate` gives it, and its
-    summed log-probability in nats over the length by which beams were ranked."""
+    """One finished beam: token ids including the end token, if it ended with one, its text as `Model.generate` gives it,
+    and its summed log-probability in nats over the length by which beams were ranked."""
 
     ids: tuple[int, ...]
     text: str
@@ -63,39 +63,39 @@ class SupportsFineTuning(Protocol):
 
     `network` is the torch module that holds them all. A learner puts what it trains into float32, sets `requires_grad` and
     train() or eval() itself; `network` is never moved or replaced. Pixels are float32 tensors [B, 3, H, W] on the model's
-    device, one image for each prompt (`fine_tuning_batch` may be told which).
+    device, one image for each prompt (see `images` of `fine_tuning_batch`).
     """
 
     network: nn.Module
 
     def fine_tuning_recipe(self, task: str) -> Mapping[str, object]:
-        """Options of the learner `captioner` under which the published runs trained this family; the user's come over them."""
+        """Options of the learner `captioner` with which the published runs trained this family; the user's override
+        them."""
         ...
 
     def fine_tuning_parts(self) -> Mapping[str, Sequence[str]]:
-        """Parts that can be frozen, each as prefixes of names in `network.named_parameters()`. A part that is frozen is
-        put into eval mode, its dropout and batch statistics with it. A prefix that begins with "!" takes parameters out of
-        the part again. A part whose name begins with "_" has no use for answers: it is never trained, and nobody names it."""
+        """Parts that can be frozen, each as prefixes of names in `network.named_parameters()`. A frozen part is put into
+        eval mode, including its dropout and batch statistics. A prefix that begins with "!" excludes parameters from the
+        part. A part whose name begins with "_" is not used to answer: it is never trained and cannot be named."""
         ...
 
     def layer_ids(self) -> Mapping[str, int]:
-        """For layer-wise learning rates: id of the layer of each parameter that takes part, 0 for what comes before the first,
-        the number of layers + 1 for what comes after the last. Empty where the model has none."""
+        """The layer of each parameter for layer-wise learning rates: 0 before the first layer, the number of layers + 1
+        after the last. Empty if the model has none."""
         ...
 
     def resize_images(self, size: int) -> None:
-        """Makes the model read square images of `size` pixels from now on: position embeddings are resized bicubically, where
-        it has them. ConfigError for a size that it cannot read."""
+        """Makes the model read square images of `size` pixels from now on; position embeddings, if any, are resized
+        bicubically. ConfigError for a size that it cannot read."""
         ...
 
     def pixel_reader(self, augmentation: Augmentation) -> PixelReader:
-        """What reads images for `fine_tuning_batch` and `sample_beams`."""
+        """The reader of images for `fine_tuning_batch` and `sample_beams`."""
         ...
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
-        """A prompt that asks `text` of one image and should be answered by `target`, with the special tokens that the model
-        reads around them: what tasks beside the main one are made of. A caption that `text` quotes (`" a caption "`) is
-        cleaned as the model's captions are."""
+        """A prompt that asks `text` of one image and should be answered by `target`, with the model's special tokens around
+        them, for auxiliary tasks. A caption that `text` quotes (`" a caption "`) is cleaned as the model's captions are."""
         ...
 
     def fine_tuning_batch(
@@ -107,10 +107,10 @@ class SupportsFineTuning(Protocol):
         images: Sequence[int] | None = None,
     ) -> AnswerBatch:
         """Prompts, their images and targets as one batch. Targets are cut after `max_target_tokens` tokens; an
-        encoder-decoder keeps their end as the last of these, where they are two or more. `answers` are token ids that stand
-        in for the prompts' own targets (beams; several rows may share a prompt). `images` says which row of `pixels` each
-        prompt reads, so that an image is encoded once for all that ask about it; without it prompt i reads row i, and
-        there are as many. ValueError where they do not fit together."""
+        encoder-decoder keeps the end token as the last of these if there are two or more. `answers` are token ids that
+        replace the prompts' own targets (beams; several rows may share a prompt). `images` says which row of `pixels` each
+        prompt reads, so that an image is encoded once for all its prompts; without it prompt i reads row i, and their
+        numbers are equal. ValueError if they do not match."""
         ...
 
     def answer_logits(self, batch: AnswerBatch) -> Tensor:
@@ -125,12 +125,13 @@ class SupportsFineTuning(Protocol):
         ...
 
     def save_fine_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, object]) -> None:
-        """Writes those tensors of the network's state dict to a safetensors file that a model of the same name reads over its
-        weights (`--model-path FILE`). `about` are JSON values for its header; the model adds what it needs to be read again."""
+        """Writes these tensors of the network's state dict to a safetensors file that a model of the same name loads on top
+        of its weights (`--model-path FILE`). `about` holds JSON values for the header; the model adds what it needs to load
+        the file."""
         ...
 
     def export(self, folder: Path) -> None:
-        """Writes the whole model as it is now, with processor and tokenizer, as a folder that `--model-path` takes."""
+        """Writes the whole model as it is now, with processor and tokenizer, to a folder that `--model-path` accepts."""
         ...
 
 
@@ -140,11 +141,9 @@ class TunableModel(Model, SupportsFineTuning, Protocol):
 
 @dataclass(frozen=True)
 class FineTuningSet:
-    """A model to be fine-tuned, and what on.
-
-    `development` are examples that nothing is trained on, by which the best weights are chosen: they are never the queries of
-    an evaluation. `metric` builds a metric by name. `batch_size` is how many prompts are read at once where no gradient is
-    kept. `provenance` goes into files and card.
+    """A model to be fine-tuned, and its training data. `development` are examples that choose the best weights: they are
+    never trained on, and never the queries of an evaluation. `metric` builds a metric by name. `batch_size` is the number
+    of prompts per batch without gradients. `provenance` goes into files and card.
     """
 
     model: Model
@@ -159,11 +158,11 @@ class FineTuningSet:
 
 @runtime_checkable
 class StartsFromTrained(Protocol):
-    """A FineTuningLearner that may go on with a model that was fine-tuned before."""
+    """A FineTuningLearner that can continue from a model that was fine-tuned before."""
 
     @property
     def starts_from_trained(self) -> bool:
-        """Whether it does under its options: weights must be named then."""
+        """Whether it does so with its options; weights must then be named."""
         ...
 
 
@@ -171,11 +170,11 @@ class StartsFromTrained(Protocol):
 class FineTuningLearner(Protocol):
     """Fine-tunes a model's own weights. Built from its own options by the registry.
 
-    See HasIdentity and StartsFromTrained for what it may have besides.
+    See HasIdentity and StartsFromTrained for its optional parts.
     """
 
     def tune(self, data: FineTuningSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Writes `last.safetensors`, `best.safetensors` and a card into `folder`; the same data, options and seed give the same
-        files on one machine, interrupted or not. What it keeps there to go on is called `resume` with any ending. The
-        model's weights are changed afterwards."""
+        files on one machine, interrupted or not. The state that it keeps there to resume is called `resume` with any
+        suffix. The model's weights have changed afterwards."""
         ...

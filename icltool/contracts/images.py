@@ -1,8 +1,8 @@
-"""References to images: a path, and where a task is about parts of the image, which and how they are shown.
+"""References to images: a path and, for a task about parts of the image, which regions are shown and how.
 
-The reference of an image with regions is its path with a fragment behind it, `#xywh=LEFT,TOP,WIDTH,HEIGHT` for each
-region in pixels of the original (W3C Media Fragments URI 1.0, section 4.2.2) and `&show=MODE` at the end. It stands wherever a
-path does: in `Example.image`, in prompts, as the key of caches. Any other text is a path as it is.
+The reference of an image with regions is its path with a fragment behind it, `#xywh=LEFT,TOP,WIDTH,HEIGHT` for each region
+in pixels of the original (W3C Media Fragments URI 1.0, section 4.2.2) and `&show=MODE` at the end. It is used wherever a
+path is: in `Example.image`, in prompts, as the key of caches. Any other text is a plain path.
 """
 
 from __future__ import annotations
@@ -76,19 +76,20 @@ def with_regions(file: str, regions: Sequence[Region], mode: ShowMode = "highlig
     return str(ImageReference(file, tuple(regions), mode))
 
 
-#: Formats that Pillow reads by starting another program on the file (EPS: Ghostscript, an interpreter) or by the operating
-#: system's own drawing commands (WMF): data decide neither.
+#: Formats that Pillow reads by starting another program on the file (EPS: Ghostscript, an interpreter) or through the
+#: operating system's drawing commands (WMF). Data must trigger neither.
 _NOT_READ = frozenset({"EPS", "WMF"})
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-#: Pixels of the largest image that is read; Pillow's own limit where it is not set.
+#: The most pixels that an image may have; Pillow's own limit if it is not set.
 LIMIT_VARIABLE = "ICLTOOL_MAX_IMAGE_PIXELS"
 _ORIENTATION = 0x0112
 
 
 def open_image(file: BinaryIO | Path) -> Image.Image:
-    """`PIL.Image.open` for files of others: pixels only, no format that is a program to be run. Raises what it raises."""
+    """`PIL.Image.open` for untrusted files: pixels only, no format that runs a program. Raises what `PIL.Image.open`
+    raises."""
     from PIL import Image
 
     if (limit := pixel_limit()) and Image.MAX_IMAGE_PIXELS is not None:
@@ -97,7 +98,7 @@ def open_image(file: BinaryIO | Path) -> Image.Image:
 
 
 def pixel_limit() -> int:
-    """What LIMIT_VARIABLE says, 0 where it is not set. ConfigError where it is not a positive integer."""
+    """The value of LIMIT_VARIABLE, 0 if it is not set. ConfigError if it is not a positive integer."""
     written = os.environ.get(LIMIT_VARIABLE, "").strip()
     if written and not (written.isdecimal() and int(written)):
         raise ConfigError(f"{LIMIT_VARIABLE} is {written!r}", "set it to a number of pixels, or unset it")
@@ -105,29 +106,29 @@ def pixel_limit() -> int:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The loaded image turned as its EXIF orientation says. Malformed metadata turn nothing: the pixels are good."""
+    """The loaded image, rotated according to its EXIF orientation. Malformed metadata is ignored."""
     from PIL import ImageOps
 
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # parsers of metadata raise what they like: struct.error, TypeError, ZeroDivisionError …
+    except Exception:  # parsers of metadata may raise anything: struct.error, TypeError, ZeroDivisionError …
         return image
 
 
 def load_image(path: str) -> Image.Image:
-    """The decoded image, upright, in whatever mode it has. DataError of one line, naming the file, where that fails."""
+    """The decoded image, upright, in its own mode. DataError that names the file if decoding fails."""
     try:
         with open_file(path) as file, open_image(file) as image:
             image.load()
             return upright(image)
     except ConfigError:
         raise
-    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error, RuntimeError …
+    except Exception as error:  # decoders may raise anything: OSError, SyntaxError, struct.error, RuntimeError …
         raise image_error(path, error) from error
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """(width, height) in pixels of the image, upright; it is decoded only where it may be turned. DataError as of
+    """(width, height) in pixels of the image, upright; it is decoded only if it may be rotated. DataError as in
     `load_image`."""
     try:
         with open_file(path) as file, open_image(file) as image:
@@ -144,7 +145,7 @@ def image_size(path: str) -> tuple[int, int]:
 
 
 def image_error(path: str, error: Exception) -> DataError:
-    """What is said of an image whose opening or decoding raised `error`."""
+    """The error for an image whose opening or decoding raised `error`."""
     from PIL import Image, UnidentifiedImageError
 
     restore = "the file is damaged or truncated; restore it"
@@ -170,7 +171,7 @@ def image_error(path: str, error: Exception) -> DataError:
 
 @cache
 def _formats() -> list[str]:
-    """Those that this Pillow reads, the usual ones first."""
+    """The formats that this Pillow reads, the usual ones first."""
     from PIL import Image
 
     Image.init()

@@ -1,4 +1,4 @@
-"""Learners train what chooses demonstrations or takes their place (selectors, interventions)."""
+"""Learners train selectors, which choose demonstrations, and interventions, which take their place."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from icltool.contracts.progress import Progress
 from icltool.contracts.records import Example
 from icltool.contracts.task import Task
 
-#: What the `needs` of a learner of stored evaluations hold.
+#: The entry in the `needs` of a learner that reads stored evaluations.
 EVALUATIONS = "evaluations"
 
 
 @dataclass(frozen=True)
 class AnchorScores:
-    """What a sequences file says of each of A anchors: up to B sequences of K demonstrations, the highest score first.
+    """The content of a sequences file for each of A anchors: up to B sequences of K demonstrations, the highest score
+    first.
 
-    `anchor_rows` int64 [A] are rows of the index set, ascending, and `sets` int64 [A, B, K] rows of demonstrations in prompt
-    order, -1 on the right of a shorter sequence and where an anchor has fewer. float64 [A, B]: `scores`, the scorer's
-    `values` f(S, x), and `log_probs`, the target's summed log-probability in nats; NaN where there is no sequence or no such
-    figure. `base_values` and `base_log_probs` float64 [A] are those without demonstrations. Equal scores are in the file's
-    order.
+    `anchor_rows` int64 [A] are rows of the index set, ascending, and `sets` int64 [A, B, K] rows of demonstrations in
+    prompt order, padded with -1 on the right of a shorter sequence and for anchors with fewer sequences. float64 [A, B]:
+    `scores`, the scorer's `values` f(S, x), and `log_probs`, the target's summed log-probability in nats; NaN if there is
+    no sequence or no such figure. `base_values` and `base_log_probs` float64 [A] are those without demonstrations. Equal
+    scores are in the file's order.
 
-    With one demonstration (K = 1) the candidates that the search did not keep follow those that it kept, in sampled order,
-    with NaN for their figures. A search keeps `--beam-size` of its `--candidates`, so all have figures where the two are equal.
+    With one demonstration (K = 1), the candidates that the search did not keep follow those that it kept, in sampled order,
+    with NaN for their figures. A search keeps `--beam-size` of its `--candidates`, so all have figures if the two are
+    equal.
     """
 
     anchor_rows: IntArray
@@ -44,7 +46,7 @@ class AnchorScores:
 
     @property
     def candidate_rows(self) -> IntArray:
-        """int64 [A, C] where sequences have one demonstration: `sets` without its last axis. ValueError for longer ones."""
+        """int64 [A, C]: `sets` without its last axis. ValueError unless sequences have one demonstration."""
         if self.sets.shape[2] != 1:
             raise ValueError(f"candidates are those of one-shot sequences, and these have {self.sets.shape[2]} shots")
         rows: IntArray = self.sets[:, :, 0]
@@ -53,9 +55,9 @@ class AnchorScores:
 
 @dataclass(frozen=True)
 class SequenceFigures:
-    """What the scorer said of each of R sequences, and of its anchor without demonstrations.
+    """The scorer's figures for each of R sequences, and for its anchor without demonstrations.
 
-    All float64 [R]: values f(S, x) and f((), x), and the target's summed log-probabilities in nats, NaN where the scorer
+    All float64 [R]: values f(S, x) and f((), x), and the target's summed log-probabilities in nats, NaN if the scorer
     computes none.
     """
 
@@ -67,15 +69,14 @@ class SequenceFigures:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Generated sequences with the index set that they speak of.
+    """Generated sequences with the index set that they refer to.
 
     R rows of K demonstrations: `query_rows` int64 [R] and `icd_rows` int64 [R, K] are rows of `index` (ICDs in prompt
-    order, -1 on the right where a sequence is shorter), `scores` float64 [R]. `candidate_rows` int64 [R, C] is the pool
-    that each row's sequence was searched in (-1 on the right where it is smaller), None where that is not known. The
-    arrays of `index` hold the embeddings that the learner's `needs` ask for.
-    `provenance` goes into the checkpoint's card (dataset, fingerprint, encoder, sequences file, versions). `encoder` is
-    the one that made the embeddings, and `figures` what the scorer said of each row, for a learner that says so in its `needs`;
-    the encoder lies on the CPU.
+    order, -1 on the right of a shorter sequence), `scores` float64 [R]. `candidate_rows` int64 [R, C] is the pool in which
+    each row's sequence was searched (-1 on the right of a smaller pool), None if unknown. The arrays of `index` hold the
+    embeddings that the learner's `needs` ask for. `provenance` goes into the checkpoint's card (dataset, fingerprint,
+    encoder, sequences file, versions). `encoder` is the encoder of the embeddings, on the CPU, and `figures` holds the
+    scorer's figures of each row; both are filled for a learner that has them in its `needs`.
     """
 
     index: IndexSet
@@ -88,7 +89,8 @@ class TrainingSet:
     figures: SequenceFigures | None = None
 
     def by_anchor(self) -> AnchorScores:
-        """The rows by anchor, ranked: nothing may rely on their own order, in which the search settles near ties."""
+        """The rows by anchor, ranked. Do not rely on the order of the rows themselves: the search orders near ties
+        arbitrarily."""
         anchors, first, place = np.unique(self.query_rows, return_index=True, return_inverse=True)
         sets, unknown = self.icd_rows, np.full(len(self.scores), np.nan)
         known = self.figures or SequenceFigures(unknown, unknown, unknown, unknown)
@@ -117,13 +119,12 @@ class EvaluationSet:
     """Stored evaluations of D train queries: how a frozen model answered each after S distinct lists of demonstrations.
 
     `lists` int64 [S, K] are rows of `index` in prompt order, -1 on the right of a shorter list. `query_ids` int64 [D],
-    ascending, are of the same split, and none of them is in a list that it was shown. `scores` float64 [S, D] are by `metric`,
-    scaled as in tables (percent, say); NaN where the list was not shown to the query, or the metric gave no number.
-
-    Of ranked tasks, `choices` has the Y_d choices of each query and `log_probs` float64 [S, D, Y] the mean log-probability per
-    token of each in nats, in that order; NaN where the list was not shown, and from Y_d on. Other tasks have None and ().
-    `references` are the right answers of each query. The arrays of `index` hold what the learner's `needs` ask for, and
-    `provenance` goes into what it writes.
+    ascending, are of the same split; no query is in a list that it was shown. `scores` float64 [S, D] are by `metric`,
+    scaled as in tables (such as percent); NaN if the list was not shown to the query, or the metric gave no number. For
+    tasks that rank choices, `choices` has the Y_d choices of each query and `log_probs` float64 [S, D, Y] the mean
+    log-probability per token of each in nats, in that order; NaN if the list was not shown, and from Y_d on. Other tasks
+    have () and None. `references` are the right answers of each query. The arrays of `index` hold what the learner's
+    `needs` ask for, and `provenance` goes into what it writes.
     """
 
     index: IndexSet
@@ -145,7 +146,8 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What training left: checkpoint files by name (last, min_vl, min_tl), and one record of figures per validation."""
+    """The result of a training: checkpoint files by name (last, min_vl, min_tl), and one record of figures per
+    validation."""
 
     checkpoints: Mapping[str, Path]
     history: Sequence[Mapping[str, float]]
@@ -156,11 +158,9 @@ class Learner(Protocol):
     """Trains and writes checkpoints into a folder. Built from its own options by the registry.
 
     `needs` is a subset of {"image", "text", "texts", "images", "encoder", "figures"}: the arrays of the index set that must
-    be filled, whether the encoder of the embeddings comes with them, to be trained, and whether the sequences come with what
-    the scorer said of them beside their scores.
-
-    See HasIdentity and HasVariant for what it may have besides; without an identity the options that the user gave decide
-    whether a finished training is up to date.
+    be filled, the encoder of the embeddings, to be trained along, and the scorer's figures besides the scores. See
+    HasIdentity and HasVariant for its optional parts; without an identity, the user's options decide whether a finished
+    training is up to date.
     """
 
     needs: frozenset[str]
@@ -173,9 +173,9 @@ class Learner(Protocol):
 class EvaluationLearner(Protocol):
     """Learns from stored evaluations. Built from its own options by the registry.
 
-    "evaluations" is in its `needs`, beside the arrays of the index set that must be filled: "image", "text", "texts", "images",
-    "labels". What it learns of a subset of the index set it writes by `icltool.write_subset`, and `icltool evaluate
-    --index-subset` restricts all methods to that. It may have an identity and a variant as a Learner.
+    "evaluations" is in its `needs`, besides the arrays of the index set that must be filled: "image", "text", "texts",
+    "images", "labels". A learner that chooses a subset of the index set writes it with `icltool.write_subset`, and `icltool
+    evaluate --index-subset` restricts all methods to it. It may have an identity and a variant, as a Learner may.
     """
 
     needs: frozenset[str]
@@ -186,22 +186,22 @@ class EvaluationLearner(Protocol):
 
 
 def reads_evaluations(learner: object) -> TypeGuard[EvaluationLearner]:
-    """Whether a learner is one of evaluations."""
+    """Whether a learner reads stored evaluations."""
     return EVALUATIONS in getattr(learner, "needs", ())
 
 
 @runtime_checkable
 class HasVariant(Protocol):
-    """A learner of selectors whose trainings on the same data are told apart by more than their digests."""
+    """A learner of selectors whose variant distinguishes trainings on the same data, beside their digests."""
 
     @property
     def variant(self) -> str:
-        """What stands in the name of the checkpoint folder."""
+        """The part of the checkpoint folder's name."""
         ...
 
 
 class Examples(Protocol):
-    """Examples by row, read when they are asked for."""
+    """Examples by row, read on access."""
 
     def __len__(self) -> int: ...
 
@@ -212,12 +212,10 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class InterventionSet:
-    """The frozen LVLM, and the labelled examples that it is to be steered by.
-
-    `index` has the same rows as `examples`, with what the leak guard compares. `features` maps image paths to what
-    `Model.score` takes as features, None where the model encodes images within each prompt. `batch_size` is how many
-    prompts are read at once where no gradient is kept. `expect` announces image paths in the order in which they will be
-    needed. `provenance` goes into the card of what is made.
+    """The frozen LVLM, and the labelled examples that an intervention is learned from. `index` has the same rows as
+    `examples`, with what the leak guard compares. `features` maps image paths to the features that `Model.score` takes;
+    None if the model encodes images within each prompt. `batch_size` is the number of prompts per batch without gradients.
+    `expect` announces image paths in the order in which they will be needed. `provenance` goes into the card.
     """
 
     model: Model
@@ -232,19 +230,17 @@ class InterventionSet:
 
 @runtime_checkable
 class InterventionLearner(Protocol):
-    """Makes an intervention (see `icltool.contracts.intervention`) out of examples and the LVLM itself. Built from its own
+    """Learns an intervention (see `icltool.contracts.intervention`) from examples and the LVLM itself. Built from its own
     options by the registry; the intervention of the same name reads its file.
 
     The file must be one that `icltool.write_intervention` writes, with a card beside it (`icltool.save_intervention` writes
-    the file alone): `icltool evaluate` knows method, model and data from its header. `icltool.about_intervention` gives the
-    keys of that record which are told from the InterventionSet. `icltool.hooked_model` gives the set's model, or the
-    ConfigError that is due where it has no hooks.
-
-    It may have an identity, too (HasIdentity).
+    the file alone): `icltool evaluate` reads method, model and data from its header. `icltool.about_intervention` gives the
+    keys of that record that come from the InterventionSet. `icltool.hooked_model` gives the set's model, or raises
+    ConfigError if it has no hooks. It may have an identity (HasIdentity).
     """
 
     def learn_intervention(self, data: InterventionSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Writes the intervention's file, `last.safetensors`, and a card into `folder`; the same data, options and seed give
-        the same file on one machine. The model computes bit for bit as before afterwards. What a learner keeps there to go
-        on after an interruption is called `resume` with any ending."""
+        the same file on one machine. Afterwards the model computes bit for bit as before. The state that a learner keeps
+        there to resume is called `resume` with any suffix."""
         ...

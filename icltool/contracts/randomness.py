@@ -1,4 +1,4 @@
-"""Random numbers keyed by what they are drawn for, so that order, resumption and workers cannot change them."""
+"""Random numbers keyed by their purpose, so that order, resuming and workers cannot change them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import numpy as np
 
 from icltool.contracts.arrays import IntArray
 
-#: What queries are drawn for, by every command that takes some of them.
+#: The purpose of draws of queries, in every command that takes a sample of them.
 QUERIES = "evaluate.queries"
-#: What queries of the index split are drawn for.
+#: The purpose of draws of queries from the index split.
 TRAIN_QUERIES = "evaluate.train_queries"
 
 
 def keyed_generator(seed: int, purpose: str, example_id: int = 0) -> np.random.Generator:
     """A generator that depends only on (seed, purpose, example id), never on how many draws came before.
 
-    `purpose` names the draw ("sampler.random", say), so that two components with one seed draw independently.
+    `purpose` names the draw (such as "sampler.random"), so that two components with one seed draw independently.
     """
     digest = hashlib.blake2b(f"{seed}\x00{purpose}\x00{example_id}".encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
 def drawn_ids(purpose: str, ids: IntArray) -> IntArray:
-    """The positions of `ids`, int64 [n], in the order in which subsets take them. Whether an id comes before another does not
-    depend on the others."""
+    """The positions of `ids`, int64 [n], in the order in which subsets take them. The order of two ids does not depend on
+    the others."""
     start = f"{purpose}\x00"
     keys = [hashlib.blake2b(f"{start}{one}".encode(), digest_size=8).digest() for one in ids.tolist()]
     return np.lexsort((ids, np.array([int.from_bytes(key, "big") for key in keys], dtype=np.uint64))).astype(np.int64)

@@ -1,14 +1,13 @@
-"""Images are read and resized in worker processes, ahead of the device that encodes them.
+"""Reads and resizes images in worker processes, ahead of the device that encodes them.
 
-Each worker process has a thread of this process that sends it a path over a pipe and waits for the image. That needs
-little more than a ThreadPoolExecutor and subprocess, and does by construction what the ready-made ones have to be talked
-into. Nobody but this process holds its ends of the pipes, so a worker whose parent was killed reads the end of its pipe and
-leaves (one that still imports, some seconds later): the workers of a ProcessPoolExecutor hold both ends of their queue and
-stay for ever. A worker may be killed at any moment: a pool's shared result queue can hang after that. The main module is
-not imported again, so that a script needs no `if __name__ == "__main__"`. Paths may be announced at any time and asked for
-in another order: a DataLoader's order is fixed, and its workers hand over large arrays in /dev/shm, which is small in many
-containers. What goes through the pipes are pickles between this process and its own children, as in multiprocessing; no
-file is read that way.
+Each worker process has a thread of this process that sends it a path over a pipe and waits for the image. That needs little
+more than a ThreadPoolExecutor and subprocess, and avoids problems of the standard pools. Only this process holds its ends
+of the pipes, so a worker whose parent was killed reads end of file and exits (some seconds later if it is still importing),
+whereas workers of a ProcessPoolExecutor hold both ends of their queue and stay for ever. A worker may be killed at any
+moment; a pool's shared result queue can hang after that. The main module is not imported again, so that a script needs no
+`if __name__ == "__main__"`. Paths may be announced at any time and taken in another order; a DataLoader's order is fixed,
+and its workers pass large arrays through /dev/shm, which is small in many containers. The pipes carry pickles between this
+process and its own children only, as in multiprocessing; no file is unpickled.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from typing import Any, Literal
 
 Reader = Callable[[str], Any]
 
-#: Images that must be announced before workers are started: they take seconds to import what they need.
+#: The number of images to announce before workers are started: they take seconds to import what they need.
 WORTH = 64
-#: Images that are prepared ahead, for each worker, until the size of one is known; then as many as fit into so many bytes
-#: (a 224 x 224 image takes 0.6 MB, one of 980 x 980 11.5 MB), at least two for each worker.
+#: Images prepared ahead per worker until the size of one is known; then as many as fit into this many bytes (a 224 x
+#: 224 image takes 0.6 MB, one of 980 x 980 11.5 MB), at least two per worker.
 AHEAD, AHEAD_BYTES = 8, 512 << 20
 MOST_WORKERS = 8
-_LEAVES = 5.0  # seconds that a killed worker is waited for
+_LEAVES = 5.0  # seconds to wait for a killed worker
 _VARIABLES = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -44,8 +43,8 @@ _VARIABLES = {
 
 
 def worker_count(workers: int | Literal["auto"], device_type: str) -> int:
-    """The number of worker processes. "auto": none if the model runs on the CPU, for which they would compete, else one less
-    than the usable cores, and at most MOST_WORKERS."""
+    """The number of worker processes. "auto": none if the model runs on the CPU, for which they would compete, else one
+    fewer than the usable cores, and at most MOST_WORKERS."""
     if workers != "auto":
         return workers
     if device_type == "cpu":
@@ -54,20 +53,17 @@ def worker_count(workers: int | Literal["auto"], device_type: str) -> int:
     return min(MOST_WORKERS, usable - 1)
 
 
-#: What talking to a process that ended, or could not begin, raises.
+#: Exceptions of communication with a process that has ended or could not start.
 _ENDED = (OSError, EOFError, pickle.UnpicklingError, ValueError)
 
 
 class ImagePipeline:
-    """Prepares announced images ahead of their use, in `workers` processes; with 0 each when it is taken, in this one.
-
-    `reader` is what PreparesImages.image_reader gives. At most `ahead` prepared images wait to be taken. Workers start once
-    `worth` images wait, and end with `close`, with this process however it ends, or when one of them dies: then, and where
-    they cannot be started (for a reader whose class the main module defines, say), this process goes on alone and `notes`
-    has a line about it. Ctrl-C does not reach them.
-
-    To be used by one thread. Images must not be announced that are not going to be taken: they keep their place until
-    others push them out.
+    """Prepares announced images ahead of their use in `workers` processes; with 0 workers, each in this process when it is
+    taken. `reader` is the result of PreparesImages.image_reader. At most `ahead` prepared images wait to be taken. Workers
+    start once `worth` images are waiting, and end with `close`, with this process however it ends, or when one of them
+    dies. In that case, or if they cannot be started (for example, because the main module defines the reader's class), this
+    process continues alone and `notes` has a line about it. Ctrl-C does not reach them. For use by one thread. Do not
+    announce images that will not be taken: they occupy their place until others displace them.
     """
 
     def __init__(self, reader: Reader, workers: int = 0, ahead: int | None = None, worth: int = WORTH) -> None:
@@ -76,7 +72,7 @@ class ImagePipeline:
         self._ahead = max(1, workers * AHEAD if ahead is None else ahead)
         self._by_size = ahead is None
         self._worth = worth
-        self._place: dict[str, int] = {}  # of those that wait or are begun
+        self._place: dict[str, int] = {}  # of those that are waiting or in progress
         self._announced = 0
         self._waiting: OrderedDict[str, None] = OrderedDict()
         self._begun: OrderedDict[str, Future[Any]] = OrderedDict()
@@ -92,7 +88,7 @@ class ImagePipeline:
         return self._workers > 0
 
     def expect(self, paths: Iterable[str]) -> None:
-        """Announces images in the order in which they will be taken. Those that wait already keep their place."""
+        """Announces images in the order in which they will be taken. Those that are already waiting keep their place."""
         if self._workers < 1:
             return
         for path in paths:
@@ -103,20 +99,20 @@ class ImagePipeline:
         self._go_on()
 
     def ordered(self, paths: Sequence[str]) -> list[str]:
-        """The paths as they should be taken: as they were announced, then those that were not."""
+        """The paths in the order in which to take them: announced ones in their order, then the others."""
         return sorted(paths, key=lambda path: self._place.get(path, self._announced))
 
     def take(self, path: str) -> Any:
-        """The prepared image. Raises what the reader raises for it, here, whoever prepared it."""
+        """The prepared image. Raises what the reader raises for it, in this process, even if a worker prepared it."""
         future = self._begun.pop(path, None)
         if self._place.pop(path, None) is not None and future is None:
             del self._waiting[path]
-            if len(self._begun) >= self._ahead:  # out of order: those that were meant to come before make way
+            if len(self._begun) >= self._ahead:  # out of order: images announced before this one give way
                 passed, unused = self._begun.popitem(last=False)
                 del self._place[passed]
                 unused.cancel()
         self._go_on()
-        # an image that no worker has begun is faster read here than waited for, while workers start above all
+        # reading an image that no worker has begun is faster than waiting, especially while workers start
         prepared = None if future is None or future.cancel() else future.result()
         if prepared is not None:
             self.from_workers += 1
@@ -128,7 +124,7 @@ class ImagePipeline:
         return self._reader(path)
 
     def close(self) -> None:
-        """Ends the workers. The pipeline can be used on; it then prepares images in this process."""
+        """Ends the workers. The pipeline remains usable and prepares images in this process."""
         self._workers = 0
         self._place.clear()
         self._waiting.clear()
@@ -138,7 +134,7 @@ class ImagePipeline:
             self._pool = None
 
     def _go_on(self) -> None:
-        """Keeps `ahead` images in the hands of the workers; starts them when they are worth it."""
+        """Keeps the workers supplied with `ahead` images; starts them when it is worth it."""
         if self._pool is None and (self._workers < 1 or len(self._waiting) < self._worth):
             return
         if self._pool is None:
@@ -166,8 +162,8 @@ def _size(prepared: Any) -> int:
 
 
 class _Pool:
-    """Worker processes with a thread for each. `ready` of them have started. `fault` says what went wrong with one of them;
-    None: nothing."""
+    """Worker processes with a thread for each. `ready` of them have started. `fault` describes the failure of a worker;
+    None if there is none."""
 
     def __init__(self, reader: Reader, workers: int) -> None:
         self._reader = pickle.dumps(reader)
@@ -185,26 +181,26 @@ class _Pool:
         return [worker.process.pid for worker in self._workers]
 
     def submit(self, path: str) -> Future[Any]:
-        """The prepared image to come; None where the worker could not prepare it."""
+        """A future of the prepared image; its result is None if the worker could not prepare it."""
         return self._threads.submit(self._prepare, path)
 
     def close(self) -> None:
-        """Kills the workers, which hold nothing of worth, and waits until they are gone."""
+        """Kills the workers, which hold no state worth keeping, and waits until they are gone."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._closed = True
             for worker in self._workers:
                 worker.process.kill()
-        self._threads.shutdown(wait=True)  # the threads see the ends of their pipes
+        self._threads.shutdown(wait=True)  # the threads read end of file from their pipes
         for worker in self._workers:
             worker.close()
 
     def _start(self) -> None:
-        """Run by each thread: starts its worker and waits until that is ready; until then the thread takes no path."""
+        """Run by each thread: starts its worker and waits until it is ready; until then the thread takes no path."""
         self._own.worker = None
         if hasattr(
             signal, "pthread_sigmask"
-        ):  # the worker inherits it: Ctrl-C in its first second is not for it either
+        ):  # the worker inherits it: Ctrl-C must not reach it in its first second either
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with self._lock:
@@ -245,12 +241,12 @@ class _Worker:
             [sys.executable or "python", "-c", f"from {__name__} import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what matters of an error, the parent meets itself
+            stderr=subprocess.DEVNULL,  # an error that matters also occurs in the parent
             env={**os.environ, **_VARIABLES, "PYTHONPATH": paths},
         )
 
     def ask(self, message: Any) -> Any:
-        """The answer. Raises one of _ENDED when the process has ended."""
+        """The answer. Raises one of _ENDED if the process has ended."""
         to, back = self.process.stdin, self.process.stdout
         assert to is not None
         assert back is not None
@@ -263,17 +259,17 @@ class _Worker:
             self.process.wait(_LEAVES)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                with contextlib.suppress(OSError):  # what could not be sent any more
+                with contextlib.suppress(OSError):  # data that could no longer be sent
                     pipe.close()
 
 
 def serve() -> None:
-    """A worker process: takes the pickled reader, then prepares one path after the other until its input ends. None stands
-    for an image that it could not prepare: the parent does it again, and meets the error where it belongs."""
+    """A worker process: takes the pickled reader, then prepares one path after the other until its input ends. It answers
+    None for an image that it could not prepare: the parent prepares it again and raises the error in the right place."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is not an answer
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone, or wants no more
+    os.dup2(2, 1)  # libraries must not print into the answers
+    with contextlib.suppress(EOFError, OSError):  # the parent has exited or closed the pipe
         reader: Reader = pickle.loads(pickle.load(sys.stdin.buffer))
         prepared = None
         while True:

@@ -1,1 +1,1 @@
-"""Running units of work, and showing how far they are."""
+"""Runs units of work and shows their progress."""

@@ -234,7 +234,7 @@ def _alone(file: Path) -> Iterator[None]:
             by = error.holder or "another process"
             gone = f"; where it is gone, remove {error.file}" if error.file is not None else ""
             raise StoreError(
-                f"{file} is held by {by} for {WAIT:.0f} s", f"stop it, or give another file{gone}"
+                f"{file} has been locked by {by} for {WAIT:.0f} s", f"stop it, or give another file{gone}"
             ) from error
         except OSError as error:
             raise write_error(file, error) from error

@@ -1,1 +1,1 @@
-"""The workspace's files: where they are, how they are written so that no kill harms them, and how they are read."""
+"""The workspace's files: their layout, crash-safe writing, and reading."""

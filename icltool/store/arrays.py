@@ -25,8 +25,8 @@ _NO_OTHERS: Mapping[str, EmbeddingFile] = MappingProxyType({})
 
 
 def rows_of(requested: IntArray, ids: IntArray, source: Path, hint: str) -> IntArray:
-    """The rows of `ids` that hold these, int64 of the same shape. StoreError, with `hint`, when `source` names an example that
-    is not among them."""
+    """The rows of `ids` that hold these ids, int64 of the same shape. StoreError, with `hint`, if `source` names an example
+    that is not among them."""
     order = np.argsort(ids, kind="stable")
     places = np.searchsorted(ids, requested, sorter=order).clip(max=len(ids) - 1)
     rows: IntArray = order[places].astype(np.int64)
@@ -37,15 +37,14 @@ def rows_of(requested: IntArray, ids: IntArray, source: Path, hint: str) -> IntA
 
 
 def guard_kinds(chosen: Sequence[str] | None, task: Task) -> frozenset[str]:
-    """What the leak guard compares beside near-duplicates: `chosen`, or what is usual for the task (not the question of a VQA
-    query: equal questions about other images are ordinary demonstrations). "image" is always among it."""
+    """What the leak guard compares besides near-duplicates: `chosen`, or the task's default (not the question of a VQA
+    query: equal questions about other images are ordinary demonstrations). It always includes "image"."""
     return frozenset(task.guard if chosen is None else chosen) | {"image"}
 
 
 def embedded_by(workspace: Workspace, dataset: PreparedDataset, encoder: str | None) -> str:
-    """The encoder whose embeddings of `dataset` are meant: `encoder`, or the only one that has any.
-
-    Raises StoreError with the command that makes embeddings, or with the choice.
+    """The encoder whose embeddings of `dataset` to use: `encoder`, or the only one that has any. Raises StoreError with the
+    command that creates embeddings, or with the choices.
     """
     start, end = f"{dataset.name}-{dataset.task}-train-", ".h5"
     encoders = sorted(p.name[len(start) : -len(end)] for p in workspace.embeddings.glob(f"{start}*{end}"))
@@ -77,7 +76,7 @@ def open_embeddings(workspace: Workspace, dataset: PreparedDataset, split: str, 
         raise StoreError(f"{path} was made from another version of {dataset.name}", f"run `{command} --overwrite`")
     records = dataset.split(split)
     if not file.complete or len(file.ids) != len(records):
-        raise StoreError(f"{path} is unfinished ({len(file.ids)} of {len(records)} rows)", f"run `{command}` to go on")
+        raise StoreError(f"{path} is unfinished ({len(file.ids)} of {len(records)} rows)", f"run `{command}` to resume")
     if not np.array_equal(file.ids, records.ids):
         raise StoreError(f"{path} lists other examples than {dataset.name}", f"run `{command} --overwrite`")
     return file
@@ -137,8 +136,8 @@ def query_set(
 
 
 def question_of(example: Example) -> str:
-    """The question that an example asks: of an inference its clue, of a classification without one its text, of a caption
-    none."""
+    """The question that an example asks: for an inference its clue, for a classification without a question its text, for a
+    caption none."""
     return example.question or (example.text if example.choices else "")
 
 
@@ -176,7 +175,7 @@ class _Keys(TypedDict):
 
 
 class _Columns(_Keys, total=False):
-    """Fields of an IndexSet, or of a QuerySet; those that were asked for."""
+    """The requested fields of an IndexSet or a QuerySet."""
 
     image: FloatArray
     text: FloatArray
@@ -191,8 +190,8 @@ class _Columns(_Keys, total=False):
 
 @dataclass(frozen=True)
 class StoredExamples:
-    """The RetrievalExamples of an IndexSet and a QuerySet that were made of `index_rows` int64 [N] and `query_rows` int64
-    [Q] of these records."""
+    """The RetrievalExamples of an IndexSet and a QuerySet that consist of `index_rows` int64 [N] and `query_rows` int64 [Q]
+    of these records."""
 
     index_records: Records
     index_rows: IntArray

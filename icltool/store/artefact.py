@@ -1,4 +1,4 @@
-"""What HDF5 artefacts have in common: identity, provenance, schema versions, and being written whole or not at all."""
+"""What HDF5 artefacts have in common: identity, provenance, schema versions, and atomic writing."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import h5py
     from _typeshed import WriteableBuffer
 
-#: Some rows of an artefact's columns, by the names of the data sets.
+#: A block of rows of an artefact's columns, by data set name.
 Columns: TypeAlias = dict[str, NDArray[Any]]
 
 _CACHE_BYTES = 1 << 24
-#: Whole numbers of schemas that may be 0.
+#: Integer attributes of schemas that may be 0.
 _MAY_BE_NONE = ("total",)
 _JSON = ("configuration", "plugins", "extra")
 _BROKEN = (
@@ -40,8 +40,8 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class Schema:
-    """A kind of artefact: its name and version in the file, what it is called, the command that makes it, and the root
-    attributes of its own, whole numbers but for those that are `texts`."""
+    """A kind of artefact: its name and version in the file, the noun for it, the command that creates it, and its own root
+    attributes, which are integers except for `texts`."""
 
     name: str
     version: int
@@ -53,7 +53,7 @@ class Schema:
 
 @dataclass(frozen=True)
 class Header:
-    """All root attributes of an artefact. `details` are the schema's own: text and whole numbers."""
+    """All root attributes of an artefact. `details` are the schema's own: texts and integers."""
 
     schema: Schema
     provenance: Provenance
@@ -62,7 +62,7 @@ class Header:
     icltool_version: str = ""
 
     def identity(self) -> dict[str, object]:
-        """What must be equal for two runs to be one, JSON-ready."""
+        """What must be equal for one run to resume another, JSON-ready."""
         return {
             "schema": self.schema.name,
             "schema_version": self.schema.version,
@@ -73,7 +73,7 @@ class Header:
         }
 
     def fingerprint(self) -> str:
-        """32 hex characters that stand for the identity."""
+        """A hash of the identity, 32 hex characters."""
         return hashlib.blake2b(canonical_json(self.identity()).encode(), digest_size=16).hexdigest()
 
     def write(self, file: h5py.File, complete: bool) -> None:
@@ -99,12 +99,12 @@ def canonical_json(value: object) -> str:
 
 
 def digest(config: Mapping[str, object]) -> str:
-    """8 hex characters of a configuration's canonical JSON, for file names."""
+    """A hash of a configuration's canonical JSON, 8 hex characters, for file names."""
     return hashlib.blake2b(canonical_json(dict(config)).encode(), digest_size=4).hexdigest()
 
 
 class Difference(NamedTuple):
-    """A key in which two identities differ, dotted where mappings lie in one another, and its value in each."""
+    """A key in which two identities differ, dotted for nested mappings, and its value in each."""
 
     key: str
     stored: object
@@ -112,9 +112,8 @@ class Difference(NamedTuple):
 
 
 def first_difference(stored: Mapping[str, object], requested: Mapping[str, object]) -> Difference | None:
-    """The first key that differs, in the order of `requested`; None if none.
-
-    A key that one side lacks has the value "nothing" there.
+    """The first key that differs, in the order of `requested`; None if there is none. A key missing on one side has the
+    value "nothing" there.
     """
     for key in [*requested, *(k for k in stored if k not in requested)]:
         old, new = stored.get(key, "nothing"), requested.get(key, "nothing")
@@ -130,7 +129,7 @@ def first_difference(stored: Mapping[str, object], requested: Mapping[str, objec
 def check_identity(
     path: Path, stored: Mapping[str, object], requested: Mapping[str, object], what: str = "the file"
 ) -> None:
-    """StoreError unless the identities are equal; it names the first key that differs, and both values."""
+    """Raises StoreError with the first differing key and both values unless the identities are equal."""
     difference = first_difference(stored, requested)
     if difference is None:
         return
@@ -148,7 +147,7 @@ def check_identity(
 
 @contextlib.contextmanager
 def reading(path: Path, schema: Schema) -> Iterator[None]:
-    """Turns whatever h5py raises for a damaged file into a StoreError that names it."""
+    """Turns any exception of h5py for a damaged file into a StoreError that names it."""
     try:
         yield
     except _BROKEN as error:
@@ -163,10 +162,8 @@ def _damaged(path: Path, schema: Schema) -> StoreError:
 
 
 def open_h5(path: Path, schema: Schema) -> tuple[h5py.File, Header]:
-    """(h5py file opened for reading, its header). StoreError when it is missing, no HDF5, cut, or of another schema.
-
-    Artefacts are only ever replaced as a whole, so HDF5's own file locks, which some network file systems lack, are
-    off.
+    """(h5py file opened for reading, its header). StoreError if it is missing, not HDF5, truncated, or of another schema.
+    Artefacts are only ever replaced as a whole, so HDF5's own file locks, which some network file systems lack, are off.
     """
     import h5py
 
@@ -223,14 +220,13 @@ def _read_header(path: Path, schema: Schema, file: h5py.File) -> Header:
     if any(isinstance(details[name], str) != (name in schema.texts) for name in details) or any(
         isinstance(value, int) and value < (name not in _MAY_BE_NONE) for name, value in details.items()
     ):
-        raise ValueError(f"root attributes {details}")  # the caller says that the file is damaged
+        raise ValueError(f"root attributes {details}")  # the caller reports the file as damaged
     return Header(schema, provenance, details, str(attributes["created"]), str(attributes["icltool_version"]))
 
 
 def count_rows(path: Path, schema: Schema, file: h5py.File, columns: Mapping[str, tuple[int, ...]]) -> int:
-    """How many rows the columns of an open file have; `columns` is name -> shape of a row.
-
-    StoreError when one is missing, of another shape, or shorter than the others.
+    """The number of rows in the columns of an open file; `columns` is name -> shape of a row. StoreError if a column is
+    missing, has another shape, or is shorter than the others.
     """
     with reading(path, schema):
         shapes = {name: tuple(file[name].shape) for name in columns}
@@ -243,7 +239,7 @@ def count_rows(path: Path, schema: Schema, file: h5py.File, columns: Mapping[str
 def create_column(
     file: h5py.File, name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...], block_rows: int
 ) -> None:
-    """A data set of rows, with checksums; it may be read `block_rows` at a time."""
+    """A data set of rows, with checksums, suited to reading `block_rows` at a time."""
     file.create_dataset(
         name, shape, dtype, maxshape=(None, *shape[1:]), chunks=(block_rows, *shape[1:]), fletcher32=True
     )
@@ -251,10 +247,9 @@ def create_column(
 
 @contextlib.contextmanager
 def create_h5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """Gives (empty h5py file to be filled, a function that raises a pending write error, to be called now and then).
-
-    On success the file replaces `path`, in one step. Raises StoreError as `writing` does. Ctrl-C and SIGTERM wait for that
-    function, or for the end.
+    """Yields (an empty h5py file to fill, a function to call now and then, which raises a pending write error). On success
+    the file replaces `path` atomically. Raises StoreError as `writing` does. Ctrl-C and SIGTERM wait for that function, or
+    for the end.
     """
     import h5py
 
@@ -272,12 +267,12 @@ def create_h5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[Callable[[], None]]:
-    """Gives a function that lets signals act that came within the context; those left act at its end.
+    """Yields a function that delivers the signals received within the context so far; the rest are delivered at its end.
 
-    What a handler raises is raised in whatever Python code is running. If HDF5 called that code (`_Sink`), the exception is
-    lost in it, or crashes the process.
+    A handler's exception is raised in whatever Python code is running. If HDF5 called that code (`_Sink`), the exception is
+    lost or crashes the process.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals act elsewhere
+    if threading.current_thread() is not threading.main_thread():  # other threads receive no signals
         yield lambda: None
         return
     waiting: list[int] = []
@@ -305,8 +300,8 @@ def _signals_wait() -> Iterator[Callable[[], None]]:
 class _Sink:
     """The file that HDF5 writes to.
 
-    HDF5 cannot close a file whose blocks it cannot write: it keeps the descriptor and crashes the process at exit. So
-    the sink keeps the first error to itself, drops what is written after it, and `check` raises it outside of HDF5.
+    HDF5 cannot close a file whose blocks it cannot write: it keeps the descriptor and crashes the process at exit. So the
+    sink stores the first error and drops later writes, and `check` raises the error outside of HDF5.
     """
 
     def __init__(self, path: Path) -> None:

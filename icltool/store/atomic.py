@@ -19,7 +19,7 @@ from icltool.errors import StoreError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
-#: Names that `replace_file` gives.
+#: Temporary names of `replace_file`.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.[^.]+)?")
 _HDF5_ERRNO = re.compile(r"\berrno = (\d+)")
 
@@ -53,13 +53,13 @@ def write_error(path: Path, error: OSError) -> StoreError:
 
 
 def check_writable(path: Path) -> None:
-    """Raises StoreError if no file can be created in the folder of `path`, or in its nearest existing parent. Call it before
-    long work whose result is written there. It creates a file and removes it."""
+    """Raises StoreError if no file can be created in the folder of `path`, or in its nearest existing parent. Call it
+    before long work whose result goes there. It creates a file and removes it."""
     folder = path.absolute().parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
-        # without a name, where the system has such files: a kill leaves nothing
+        # an unnamed file if the system has them: a kill leaves nothing behind
         tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp").close()
     except OSError as error:
         raise StoreError(
@@ -69,7 +69,7 @@ def check_writable(path: Path) -> None:
 
 
 def _error_number(error: OSError) -> int:
-    """The errno; HDF5 leaves it in the text of errors that it raises late."""
+    """The errno; errors that HDF5 raises late have it only in their text."""
     if error.errno:
         return error.errno
     match = _HDF5_ERRNO.search(str(error))
@@ -78,11 +78,10 @@ def _error_number(error: OSError) -> int:
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to be written; on success it is fsynced and renamed over `path`.
-
-    When the block raises, whatever it raises, the temporary file is removed and `path` is as it was. The temporary
-    name begins with "." and ends with the suffix of `path` (some writers choose the format by it). Folders are made
-    as needed. Raises StoreError as `writing` does.
+    """Yields a temporary path beside `path` to write to; on success it is fsynced and renamed to `path`. If the block
+    raises anything, the temporary file is removed and `path` is unchanged. The temporary name begins with "." and ends with
+    the suffix of `path` (some writers choose the format by it). Folders are created as needed. Raises StoreError as
+    `writing` does.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
@@ -100,8 +99,8 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def same_file(source: Path, target: Path) -> None:
-    """Gives `source` a second name without writing its bytes again, in place of what had it; a copy where the file system has
-    no hard links. For files that are only ever replaced, never changed. Raises StoreError as `writing` does."""
+    """Links `target` to the file `source`, replacing what was there; copies it if the file system has no hard links. For
+    files that are only ever replaced, never changed. Raises StoreError as `writing` does."""
     with replace_file(target) as temporary:
         try:
             os.link(source, temporary)
@@ -110,8 +109,8 @@ def same_file(source: Path, target: Path) -> None:
 
 
 def take_place(temporary: Path, folder: Path) -> None:
-    """Renames the folder `temporary`, which is beside `folder`, to `folder`; what was there has another name before it is
-    removed, so that at no time half of it is there. The caller holds the lock. Raises OSError."""
+    """Renames the folder `temporary`, which is beside `folder`, to `folder`. The old folder is renamed before it is
+    removed, so that it is never there in part. The caller must hold the lock. Raises OSError."""
     old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     if folder.exists():
         folder.rename(old)
@@ -121,8 +120,8 @@ def take_place(temporary: Path, folder: Path) -> None:
 
 
 def remove_folder_leftovers(folder: Path, manifest: str) -> None:
-    """Removes what killed processes left beside `folder`. Where they had taken its name from it, a whole one, which has the
-    file `manifest`, gets the name back. The caller holds the lock. Raises OSError."""
+    """Removes what killed processes left beside `folder`. If they had renamed the folder itself and it is complete, which
+    the file `manifest` shows, it gets its name back. The caller must hold the lock. Raises OSError."""
     pattern = re.compile(re.escape(f".{folder.name}.") + r"[0-9a-f]{8}\.tmp\Z")
     left = [path for path in folder.parent.iterdir() if path.is_dir() and pattern.match(path.name)]
     whole = [path for path in left if (path / manifest).is_file()]
@@ -134,8 +133,8 @@ def remove_folder_leftovers(folder: Path, manifest: str) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Removes the temporary files that killed processes left in a folder. The caller must hold the lock that stands for all
-    that is written there. Raises OSError."""
+    """Removes the temporary files that killed processes left in a folder. The caller must hold the lock for everything
+    written there. Raises OSError."""
     if folder.is_dir():
         for file in folder.iterdir():
             if _TEMPORARY.fullmatch(file.name) and not file.is_dir():
@@ -160,14 +159,14 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` durable, where the system can open folders (Windows cannot, and needs no such call)."""
+    """Makes renames in `folder` durable, if the system can open folders (Windows cannot, and needs no such call)."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync no folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)
@@ -188,7 +187,7 @@ def write_json(path: Path, obj: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. StoreError when it is missing, unreadable, cut or malformed."""
+    """The value in a JSON file. StoreError if it is missing, unreadable, truncated or malformed."""
     try:
         return json.loads(read_whole(path))
     except FileNotFoundError as error:

@@ -35,17 +35,16 @@ _BLOCK_BYTES = 1 << 20
 
 
 def dataset_name(field: str) -> str:
-    """Where a field lies in the file: /image, and /text/<field> for every text field."""
+    """A field's data set in the file: /image, or /text/<field> for a text field."""
     return "image" if field == "image" else f"text/{field}"
 
 
 class EmbeddingWriter(JournaledWriter):
-    """Writes the embeddings of `total` examples with `dim` features, resumable: `append` in order, `put` in any.
+    """Writes the embeddings of `total` examples with `dim` features, resumable: `append` in order, `put` in any order.
 
     `fields` are "image" and names of text fields ("text"). Rows are stored as `dtype`. A context manager; see
-    JournaledWriter for what it guarantees. Raises StoreError when the file is being written by another process,
-    cannot be written, or was made with other options, another data set or another encoder (not with `overwrite`,
-    which starts again).
+    JournaledWriter for what it guarantees. Raises StoreError if another process is writing the file, it cannot be written,
+    or it was made with different options, another data set or another encoder (unless `overwrite`, which replaces it).
     """
 
     def __init__(
@@ -98,11 +97,11 @@ class EmbeddingWriter(JournaledWriter):
 
     @property
     def done(self) -> int:
-        """Rows stored so far, those of earlier runs included: the row at which to go on."""
+        """The number of rows stored so far, including those of earlier runs: the row at which to resume."""
         return self._done
 
     def append(self, ids: IntArray, features: Mapping[str, FloatArray]) -> None:
-        """Adds n rows: `ids` int64 [n], and for each field an array [n, dim]. What it returned for is never lost.
+        """Adds n rows: `ids` int64 [n], and for each field an array [n, dim]. Once it returns, they are never lost.
 
         ValueError for another shape, other fields, or more than `total` rows in all; StoreError when writing fails:
         the rows before `done` are then stored.
@@ -118,8 +117,9 @@ class EmbeddingWriter(JournaledWriter):
             self._done += rows
 
     def put(self, row: int, ids: IntArray, features: Mapping[str, FloatArray]) -> None:
-        """Adds the n rows that begin with number `row`, also before those in front of them. What it returned for is never
-        lost: rows that have to wait do so beside the file. Raises as `append`, and ValueError for rows that are there."""
+        """Adds the n rows that begin with number `row`, in any order. Once it returns, they are never lost: rows whose
+        predecessors are missing wait beside the file. Raises as `append`, and ValueError for rows that are already
+        there."""
         if row < self._done or row + len(ids) > self.total:
             raise ValueError(f"rows {row} to {row + len(ids) - 1} of {self.total}, {self._done} are there")
         if row == self._done:
@@ -129,7 +129,7 @@ class EmbeddingWriter(JournaledWriter):
             self._out_of_order.put(row, len(ids), self.layout.pack(row, self.layout.block(ids, features)))
 
     def missing(self, step: int) -> Iterator[range]:
-        """The rows that are neither stored nor waiting, within blocks of `step` rows counted from 0; those of now."""
+        """The rows that are currently neither stored nor waiting, in blocks of `step` rows counted from 0."""
         low = self._done
         for waiting in [*self._out_of_order.spans(self._done), range(self.total, self.total)]:
             while low < waiting.start:
@@ -144,7 +144,7 @@ class EmbeddingWriter(JournaledWriter):
         return self._done + sum(len(waiting) for waiting in self._out_of_order.spans(self._done))
 
     def _catch_up(self) -> None:
-        """Appends what waited for the rows that are there now."""
+        """Appends the waiting rows whose predecessors are now there."""
         while (early := self._out_of_order.next(self._done)) is not None:
             block = self.layout.unpack(*early)
             self.append(block.pop("id"), {field: block[dataset_name(field)] for field in self.layout.fields})
@@ -235,7 +235,7 @@ class _Layout:
 def _pending(journal: Journal, stored: int) -> list[tuple[int, range]]:
     """(record number, which of its rows are not yet among the first `stored`), for the records that have any.
 
-    StoreError when rows are missing between two records: the journal belongs to another state of the file.
+    StoreError if rows are missing between two records: the journal belongs to another state of the file.
     """
     ranges: list[tuple[int, range]] = []
     for index, entry in enumerate(journal.entries):

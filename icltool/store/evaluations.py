@@ -1,4 +1,4 @@
-"""What an evaluation leaves: results.json, and one JSONL file of predictions per setting.
+"""The files of an evaluation: results.json, and one JSONL file of predictions per setting.
 
 <folder>/results.json
 <folder>/predictions/<method>-<shots>-shot-seed<seed>.jsonl, and …-order<j>.jsonl for the demonstrations in another order
@@ -66,7 +66,7 @@ class SettingResult:
 
     @property
     def key(self) -> SettingKey:
-        """What names it."""
+        """Its key."""
         return SettingKey(self.method, self.shots, self.seed)
 
 
@@ -127,8 +127,8 @@ def read_evaluation(place: Path) -> Evaluation:
 
 
 def predictions_file(folder: Path, method: str, shots: int, seed: int, order: int = 0) -> Path:
-    """Where the predictions of a setting lie; `order` counts the further orders of its demonstrations, from 1. ValueError
-    for a method name that is not a file name."""
+    """The predictions file of a setting; `order` counts the other orders of its demonstrations, from 1. ValueError for a
+    method name that is not a file name."""
     if not method or method.startswith(".") or any(sign in method for sign in "/\\\0"):
         raise ValueError(f"method name {method!r} cannot be part of a file name")
     ending = f"-order{order}" if order else ""
@@ -136,10 +136,9 @@ def predictions_file(folder: Path, method: str, shots: int, seed: int, order: in
 
 
 def write_predictions(path: Path, rows: Iterable[Prediction]) -> int:
-    """Writes one JSON object per line, atomically, and returns how many. Rows are taken one by one, so any number fits.
-
-    More keys than a Prediction has are kept. Raises ValueError for a row that lacks one, StoreError when `path` cannot be
-    written.
+    """Writes one JSON object per line, atomically, and returns their number. Rows are streamed, so there may be any number.
+    Keys that a Prediction does not have are kept. Raises ValueError for a row that lacks one, StoreError if `path` cannot
+    be written.
     """
     count = 0
     with replace_file(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
@@ -176,7 +175,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 class ChunkFacts(TypedDict, total=False):
-    """How a chunk was answered: the seconds, the run facts and a remark; `choosing` is the number of prompts for choosing
+    """How a chunk was answered: seconds, run facts and a remark; `choosing` is the number of prompts for choosing
     demonstrations."""
 
     seconds: float
@@ -186,17 +185,17 @@ class ChunkFacts(TypedDict, total=False):
 
 
 class PartialAnswers:
-    """The answers of a setting that is being worked on, beside its predictions file: finished chunks outlive a kill.
+    """The answers of an unfinished setting, beside its predictions file: finished chunks survive a kill.
 
-    The file begins with a line that names the setting's digest; where another setting of the same name was interrupted, its
-    answers stay, and this one's file is named after its digest, too. Every chunk ends with a line that says so, and a chunk
-    without one is not counted, so that the next run asks the model in the same batches as if nothing had happened. Chunks
-    may be added in any order; `out_of_order` are those behind a gap, by the position of their first row. `facts` were added
-    beside the rows of each.
+    The file begins with a line that holds the setting's digest; if another setting of the same name was interrupted, its
+    answers stay, and this setting's file has its digest in its name. Every chunk ends with a marker line, and a chunk
+    without one does not count, so that the next run answers the same batches as an uninterrupted run. Chunks may be added
+    in any order; `out_of_order` are those after a gap, by the position of their first row. `facts` holds the facts about
+    each chunk.
     """
 
     def __init__(self, predictions: Path, digest: str, makers: Makers | None = None) -> None:
-        """`makers` give the answers. Those that others began are refused when they are looked at."""
+        """`makers` give the answers. Answers begun by different makers are refused when read."""
         self._makers = makers or Makers()
         self._fresh = False  # whether the file begins with the next chunk
         self.out_of_order: dict[int, list[Prediction]] = {}
@@ -209,12 +208,10 @@ class PartialAnswers:
             self.path = further
 
     def resume(self, expected: Sequence[tuple[int, Sequence[int] | None]]) -> list[Prediction]:
-        """The rows of complete stored chunks, from the first one up to the first gap; see `out_of_order` for the others. The
-        file is cut after the last complete chunk.
-
-        `expected` holds each row's query id and demonstration ids (None: any); chunks count up to the first that differs.
-        Raises StoreError when other weights, or another version of a plugin, gave the answers, and when the file
-        cannot be read or written.
+        """The rows of complete stored chunks up to the first gap; see `out_of_order` for the others. The file is truncated
+        after the last complete chunk. `expected` holds each row's query id and demonstration ids (None: any); chunks count
+        up to the first that differs. Raises StoreError if other weights or another version of a plugin gave the answers, or
+        the file cannot be read or written.
         """
         chunks, end = self._stored(expected)
         self._fresh = not chunks
@@ -229,8 +226,8 @@ class PartialAnswers:
         return rows
 
     def append(self, rows: Sequence[Prediction], start: int | None = None, facts: ChunkFacts | None = None) -> None:
-        """Adds a chunk, whose first row is number `start` (None: the one after those before), and the `facts` about it.
-        What it returned for is never lost. Raises StoreError when it cannot be written."""
+        """Adds a chunk, whose first row is number `start` (None: the next), and the `facts` about it. Once it returns, the
+        chunk is never lost. Raises StoreError if it cannot be written."""
         lines = [json.dumps(_finite(dict(row)), ensure_ascii=False) for row in rows]
         last = {
             _CHUNK_END: "end",
@@ -245,11 +242,11 @@ class PartialAnswers:
         self._fresh = False
 
     def remove(self) -> None:
-        """To be called once the predictions are written."""
+        """Removes the file; call it once the predictions are written."""
         self.path.unlink(missing_ok=True)
 
     def remove_own(self) -> None:
-        """Removes what a killed run left of this setting, whose predictions are written."""
+        """Removes what a killed run left of this setting, after its predictions were written."""
         if self._is_own():
             self.remove()
 
@@ -257,7 +254,8 @@ class PartialAnswers:
         return (head := self._head_there()) is not None and self._continues(head)
 
     def _is_anothers(self) -> bool:
-        """Whether another setting's answers are there. A file whose first line was cut by a kill is nobody's."""
+        """Whether the file holds another setting's answers. A file whose first line was cut by a kill belongs to no
+        setting."""
         return self._head_there() is not None and not self._is_own()
 
     def _head(self) -> dict[str, object]:
@@ -276,7 +274,7 @@ class PartialAnswers:
             return None
 
     def _stored(self, expected: Sequence[tuple[int, Sequence[int] | None]]) -> tuple[dict[int, list[Prediction]], int]:
-        """(whole chunks that fit by their first row, the byte at which they end)."""
+        """(complete matching chunks by their first row, the byte at which they end)."""
         chunks: dict[int, list[Prediction]] = {}
         rows: list[Prediction] = []
         end = following = 0
@@ -319,7 +317,7 @@ def _fits(row: Prediction, query_id: int, icd_ids: Sequence[int] | None) -> bool
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """The object on a whole line; None for anything else."""
+    """The object on a complete line; None for anything else."""
     try:
         value: object = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
@@ -348,7 +346,7 @@ def _number(value: float | str | None) -> float:
 
 
 def _finite(value: object) -> object:
-    """The same value with null for numbers that JSON has not (NaN, infinities)."""
+    """The same value with null for numbers that JSON lacks (NaN, infinities)."""
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):

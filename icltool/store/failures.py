@@ -1,4 +1,4 @@
-"""Failed work: a list beside the artefact, for as long as some of the work is missing."""
+"""Failed work: a list beside the artefact, kept while some of the work is missing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SCHEMA, VERSION = "icltool-failures", 1
 
 
 class GivenUp(TypedDict, total=False):
-    """A unit of work in the list: how many answers, anchors or rows are missing, which they are, and the last error of so
-    many tries, with the machine that it came up on."""
+    """A unit of work in the list: how many answers, anchors or rows are missing, which ones, the number of attempts, and
+    the last error with the machine on which it occurred."""
 
     count: int
     anchors: list[int]
@@ -35,7 +35,7 @@ def failures_file(artefact: Path) -> Path:
 
 
 def write_failures(artefact: Path, failures: Sequence[GivenUp]) -> Path:
-    """Writes the failures of the last run over those of earlier runs. Raises StoreError."""
+    """Writes the failures of the last run, replacing those of earlier runs. Raises StoreError."""
     path = failures_file(artefact)
     write_json(path, {"schema": SCHEMA, "version": VERSION, "failures": list(failures)})
     return path
@@ -54,7 +54,7 @@ def read_failures(artefact: Path) -> list[GivenUp]:
 
 
 def _entry(path: Path, entry: Json) -> GivenUp:
-    """The entry with what is read of it, checked."""
+    """The entry, checked."""
     if (
         not isinstance(entry, dict)
         or type(entry.get("count", 1)) is not int

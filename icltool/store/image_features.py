@@ -1,4 +1,4 @@
-"""Image features that outlive a run: one HDF5 file for each model, its weights, precision and preprocessing.
+"""Image features that are kept between runs: one HDF5 file per model, weights, precision and preprocessing.
 
 /image   the reference of each image (an absolute path, in a zip archive ARCHIVE/MEMBER, and regions behind it),
          variable-length bytes [N]
@@ -7,8 +7,8 @@
 /offset, /length   int64 [N]: where the features lie in /data, in bytes; /crc uint32 [N], their CRC-32
 /data    uint8: the features, little-endian, one image after the other
 
-Beside it a journal holds what was added since the file was last written. Being a cache it never stops a run: trouble is a
-note, and what cannot be trusted is not read.
+A journal beside it holds what was added since the file was last written. A cache never stops a run: a problem becomes a
+note, and data that cannot be trusted are not read.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ SCHEMA = Schema(
     ("model", "model_fingerprint"),
     texts=("model", "model_fingerprint"),
 )
-#: Images, and bytes, that are written together.
+#: Images, and bytes, per write.
 _IMAGES, _BYTES = 256, 64 * 2**20
-#: A run ends with one file where it has less than so many bytes, or its journal is a fourth of it; else both stay.
+#: At the end of a run the journal is merged into a file below this many bytes, or if the journal is a fourth of it;
+#: else both stay.
 _SMALL = 256 * 2**20
 _DIMENSIONS = 8
 _HEAD = struct.Struct("<HqqI20sB")  # bytes of the path, stamp, CRC-32, type, dimensions; path, shape and data follow
@@ -58,7 +59,7 @@ Stamp = tuple[int, int]
 
 
 class _Row(NamedTuple):
-    """An image's features: where they lie in the file's data or in the journal, and how they are to be read."""
+    """An image's features: their place in the file or the journal, and their type and shape."""
 
     stamp: Stamp
     dtype: str
@@ -72,9 +73,8 @@ class _Row(NamedTuple):
 def open_image_features(
     workspace: Workspace, model: str, fingerprint: str, byte_limit: int = 64 * 2**30
 ) -> ImageFeatureFile:
-    """The file for the model with this name and fingerprint, which stands for weights, precision and preprocessing.
-
-    Other releases of the libraries that resize images have files of their own.
+    """The file for the model with this name and fingerprint (of weights, precision and preprocessing). Other releases of
+    the libraries that resize images have their own files.
     """
     provenance = Provenance(dict(releases("transformers", "pillow")), "")
     header = Header(SCHEMA, provenance, {"model": model, "model_fingerprint": fingerprint})
@@ -91,12 +91,12 @@ def image_features_for(
 
 
 class ImageFeatureFile:
-    """Features by image path. An image that was changed since is another image; what is damaged is encoded again.
+    """Features by image path. An image that has changed is another image; features that are damaged are computed again.
 
-    Opening takes the writer's lock; where another process has it, features are read and none are added. A file of another
-    schema, model or library, or a damaged one, is started again. `notes` has a line about all this. SIGKILL at any moment
-    loses at most the features that were added last. New features are written by a thread, many at a time, and no more when
-    file and journal have `byte_limit` bytes.
+    Opening takes the writer's lock; if another process holds it, features are read and none are added. A file of another
+    schema, model or library, or a damaged one, is replaced. `notes` has a line about each of these. SIGKILL loses at most
+    the features that were added last. A thread writes new features in batches, until file and journal together have
+    `byte_limit` bytes.
     """
 
     def __init__(self, path: Path, header: Header, byte_limit: int) -> None:
@@ -110,7 +110,7 @@ class ImageFeatureFile:
         self._journal: Journal | None = None
         self._size = 0
         self._held: dict[str, Tensor] = {}
-        self._writing: dict[str, Tensor] = {}  # what the thread has in its hands
+        self._writing: dict[str, Tensor] = {}  # the batch that the thread is writing
         self._held_bytes = 0
         self._seen: dict[str, Stamp | None] = {}
         self._file_lock = threading.Lock()
@@ -118,10 +118,10 @@ class ImageFeatureFile:
         self._written: Future[None] | None = None
         self._open = contextlib.ExitStack()
         self._writable = self._locked()
-        self._stopped = not self._writable  # nothing more is taken in
+        self._stopped = not self._writable  # no more features are accepted
         try:
             self._load_or_start()
-        except StoreError as error:  # the disk is full, say
+        except StoreError as error:  # for example, the disk is full
             self._writable, self._stopped = False, True
             self._forget()
             hint = f" ({error.hint})" if error.hint else ""
@@ -132,7 +132,7 @@ class ImageFeatureFile:
         return len(self._rows)
 
     def holds(self, path: str) -> bool:
-        """Whether the features of this very image are stored."""
+        """Whether the features of this image, unchanged, are stored."""
         if path in self._held or path in self._writing:
             return True
         row, stamp = self._rows.get(_key(path)), _stamp(path)
@@ -143,7 +143,7 @@ class ImageFeatureFile:
         return False
 
     def get(self, paths: Sequence[str]) -> dict[str, Tensor]:
-        """The features of those images that are stored: tensors on the CPU, or on the device they were put in from."""
+        """The features of those images that are stored: tensors on the CPU, or on the device that they came from."""
         fresh = {**self._writing, **self._held}
         by_path = {path: fresh[path] for path in paths if path in fresh}
         stored = [(path, self._rows[_key(path)]) for path in paths if path not in by_path and self.holds(path)]
@@ -157,7 +157,7 @@ class ImageFeatureFile:
         return by_path
 
     def put(self, features: Mapping[str, Tensor]) -> None:
-        """Takes features in, tensors on any device. An image that was changed since it was first asked for is left out."""
+        """Adds features, tensors on any device. An image that has changed since it was first looked up is left out."""
         if self._stopped:
             return
         for path, tensor in features.items():
@@ -170,7 +170,7 @@ class ImageFeatureFile:
             self._write_held()
 
     def close(self, finished: bool = True) -> None:
-        """Writes what is held. After a run that came to its end, file and journal become one where that is worth it."""
+        """Writes the pending features. After a completed run, the journal is merged into the file if that is worth it."""
         with self._open:
             with self._noting():
                 self._write_held()
@@ -208,12 +208,12 @@ class ImageFeatureFile:
                 self._forget()
                 self._note(f"{error.message}: it is started again")
         self._write_file([])
-        remove_journal(journal_path(self.path))  # of a file that was removed, or cannot be trusted
+        remove_journal(journal_path(self.path))  # of a file that was removed or cannot be trusted
         self._load()
 
     def _load(self) -> None:
-        """Opens the journal, then the file: should another process replace the one and remove the other meanwhile, rows
-        are seen twice and never not at all."""
+        """Opens the journal, then the file: if another process merges them meanwhile, rows are seen twice and never
+        missed."""
         self._journal = self._open_journal()
         self._h5, header = open_h5(self.path, SCHEMA)
         with reading(self.path, SCHEMA):
@@ -245,7 +245,7 @@ class ImageFeatureFile:
         return None
 
     def _bytes(self, row: _Row) -> bytes | None:
-        """The stored bytes; None where they are not what was written."""
+        """The stored bytes; None if they are damaged."""
         try:
             with self._file_lock:
                 if not row.journaled:
@@ -259,7 +259,7 @@ class ImageFeatureFile:
         return content if len(content) == row.length and zlib.crc32(content) == row.crc else None
 
     def _write_held(self) -> None:
-        """Hands what is held to the thread, once that is done with what it had before."""
+        """Hands the pending features to the thread, once it has written the previous batch."""
         self._wait()
         held, self._held, self._held_bytes = self._held, {}, 0
         if not held or self._stopped:
@@ -281,7 +281,7 @@ class ImageFeatureFile:
         self._writing = {}
 
     def _append(self, records: Sequence[tuple[bytes, Stamp, str, tuple[int, ...], Tensor]]) -> None:
-        """Run by the thread. Raises StoreError when it cannot write, or may not write more."""
+        """Run by the thread. Raises StoreError if it cannot write or the limit is reached."""
         try:
             for key, stamp, dtype, shape, tensor in records:
                 data = _raw(tensor)
@@ -315,7 +315,7 @@ class ImageFeatureFile:
             journal.remove()
 
     def _write_file(self, rows: Sequence[tuple[bytes, _Row]]) -> None:
-        """A new file of these rows in place of the old one; rows that are damaged are left out."""
+        """Replaces the file with one of these rows; damaged rows are left out."""
         stored: list[tuple[bytes, _Row]] = []
         end = 0
         with create_h5(self.path) as (new, check):
@@ -348,7 +348,7 @@ class ImageFeatureFile:
 
     @contextlib.contextmanager
     def _noting(self, more: str = "") -> Iterator[None]:
-        """Makes a note of a StoreError of the block."""
+        """Turns a StoreError of the block into a note."""
         try:
             yield
         except StoreError as error:
@@ -376,7 +376,7 @@ def _write_index(file: h5py.File, rows: Sequence[tuple[bytes, _Row]]) -> None:
 
 
 def _stored_rows(file: h5py.File) -> Iterator[tuple[bytes, _Row]]:
-    """The rows of an open file. ValueError or what h5py raises where its columns do not fit together."""
+    """The rows of an open file. ValueError, or an exception of h5py, if its columns do not match."""
     columns = [file[name][:].tolist() for name in ("image", "stamp", "dtype", "shape", "crc", "offset", "length")]
     for image, stamp, dtype, shape, crc, offset, length in zip(*columns, strict=True):
         dimensions = tuple(size for size in shape if size >= 0)
@@ -400,7 +400,7 @@ def _key(path: str) -> bytes:
 
 
 def _stamp(reference: str) -> Stamp | None:
-    """(bytes, modification time in ns) of the image's file, or of the zip archive that it is in; None without one."""
+    """(bytes, modification time in ns) of the image's file, or of its zip archive; None if there is no file."""
     path = image_file(reference)
     with contextlib.suppress(OSError):
         try:
@@ -423,7 +423,7 @@ def _raw(tensor: Tensor) -> bytes:
 
 
 def _tensor(raw: bytes | None, row: _Row) -> Tensor | None:
-    """The features; None where the bytes are missing or are not of this type and shape."""
+    """The features; None if the bytes are missing or do not have this type and shape."""
     import torch
 
     dtype = getattr(torch, row.dtype, None)

@@ -1,4 +1,4 @@
-"""An append-only journal beside an artefact: what was finished since the artefact was last written as a whole.
+"""An append-only journal beside an artefact: the records finished since the artefact was last written as a whole.
 
 A journal is a magic number and records; a record is the length of its payload (uint32), a CRC-32 of length and payload
 (uint32), and the payload. The first record is the artefact's identity as JSON. Numbers are little-endian.
@@ -38,11 +38,10 @@ def journal_path(artefact: Path) -> Path:
 
 
 class Journal:
-    """A journal opened for reading or appending. `identity` is what it was made with, `entries` its whole records.
-
-    Opening checks every record; what follows the last whole record is a torn write. A writer cuts it off, a reader
-    passes over it. Once `append` has returned, a kill of the process cannot lose the record; a power failure can lose
-    those of the last few seconds. Raises StoreError for a file that is not a journal.
+    """A journal opened for reading or appending. `identity` is that of the artefact, `entries` its complete records.
+    Opening checks every record; anything after the last complete record is a torn write, which a writer cuts off and a
+    reader ignores. Once `append` has returned, a kill of the process cannot lose the record; a power failure can lose those
+    of the last few seconds. Raises StoreError for a file that is not a journal.
     """
 
     def __init__(self, path: Path, writable: bool = False) -> None:
@@ -70,7 +69,7 @@ class Journal:
     def append(self, payload: bytes) -> Entry:
         """Adds a record of 1 to 2**32 - 1 bytes.
 
-        When it fails (StoreError: disk full, say) the journal is as before.
+        If it fails (StoreError, for example with a full disk), the journal is unchanged.
         """
         if not 0 < len(payload) < 1 << 32:
             raise ValueError(f"a journal record has 1 to 2**32 - 1 bytes, not {len(payload)}")
@@ -104,7 +103,7 @@ class Journal:
             self._end, self.entries = start, []
 
     def sync(self) -> None:
-        """Has the operating system write what was appended to the disk."""
+        """Makes the operating system write the appended records to the disk."""
         with writing(self.path):
             os.fsync(self._file.fileno())
         self._synced = time.monotonic()
@@ -123,7 +122,7 @@ class Journal:
         remove_journal(self.path)
 
     def _scan(self) -> tuple[dict[str, object], list[Entry], int]:
-        """(identity, entries, offset after the last whole record)."""
+        """(identity, entries, offset after the last complete record)."""
         with reading_journal(self.path):
             size = os.fstat(self._file.fileno()).st_size
             if self._read(0, min(len(MAGIC), size)) != MAGIC:
@@ -139,7 +138,7 @@ class Journal:
         return identity, entries[1:], last.offset + last.length
 
     def _records(self, start: int, size: int) -> Iterator[Entry]:
-        """Whole records from `start` on, up to the first that is cut or has a wrong CRC."""
+        """Complete records from `start` on, up to the first that is truncated or has a wrong CRC."""
         while start + _FRAME.size < size:
             head = self._read(start, _FRAME.size)
             length, expected = _FRAME.unpack(head)
@@ -168,7 +167,7 @@ class Journal:
 
 @contextlib.contextmanager
 def reading_journal(path: Path) -> Iterator[None]:
-    """Turns an OSError of reading `path` into a StoreError; FileNotFoundError passes."""
+    """Turns an OSError while reading `path` into a StoreError; lets FileNotFoundError pass."""
     try:
         yield
     except FileNotFoundError:

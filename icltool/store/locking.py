@@ -19,7 +19,7 @@ from icltool.store.atomic import check_writable, write_error
 
 try:
     import fcntl
-except ImportError:  # Windows, whose locks filelock takes in a way of its own
+except ImportError:  # Windows, where filelock uses other locks
     fcntl = None  # type: ignore[assignment]
 
 #: Devices whose file systems are known to have locks.
@@ -28,15 +28,15 @@ _with_locks: set[int] = set()
 _FLOCK = re.compile(r"FLOCK\s+\S+\s+WRITE\s+(\d+)\s+([0-9a-f]+):([0-9a-f]+):(\d+)")
 
 
-#: What flock answers where a file system has no locks (Lustre without them, some NFS and ZFS; 524 is Linux' own ENOTSUPP).
+#: Errors of flock on a file system without locks (Lustre without them, some NFS and ZFS; 524 is Linux's own ENOTSUPP).
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, 524}
-#: Seconds that a file without an owner's name is given to get one: its process may be about to write it.
+#: Seconds to wait for a file without an owner's name to get one: its process may be about to write it.
 _PATIENCE = 10.0
 
 
 class LockHeldError(Exception):
-    """Somebody else holds a lock. `holder` says who, "" where that is not known; `file` stands for the lock where the file
-    system has none, and is to be removed where its holder is gone without the system's knowing."""
+    """Another process holds a lock. `holder` names it, "" if unknown; `file` is the file used as the lock on a file system
+    without locks, to be removed by hand if its holder is gone."""
 
     def __init__(self, holder: str, file: Path | None = None) -> None:
         super().__init__(holder)
@@ -47,8 +47,8 @@ class LockHeldError(Exception):
 def locked(path: Path) -> Iterator[None]:
     """Holds the writer's lock of the artefact `path`; its folder must exist.
 
-    The lock file `.NAME.lock` stays behind, as removing it would let two writers in. Raises StoreError at once when
-    another process (or another writer of this one) holds the lock, naming its process id where the system tells it.
+    The lock file `.NAME.lock` is not removed, since that could admit two writers. Raises StoreError at once if another
+    process (or another writer in this one) holds the lock, with its process id if the system reports it.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -65,10 +65,9 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held(lock_path: Path, wait: float = 0.0) -> Iterator[None]:
-    """Holds the lock of the file `lock_path`, for which it waits `wait` seconds. Where the file system has no locks, a file
-    beside it that only one process can make stands for it, and a warning says so.
-
-    Raises LockHeldError where another holds it, OSError where no file can be made.
+    """Holds the lock of the file `lock_path`, waiting for it up to `wait` seconds. On a file system without locks, an
+    exclusively created file beside it replaces the lock, with a warning. Raises LockHeldError if another process holds it,
+    OSError if no file can be created.
     """
     import filelock
 
@@ -91,8 +90,7 @@ def held(lock_path: Path, wait: float = 0.0) -> Iterator[None]:
 
 
 def _has_locks(folder: Path) -> bool:
-    """Whether the file system that the folder is on has locks: tried on a file that nobody else sees. OSError where no file can
-    be made."""
+    """Whether the folder's file system has locks, tested with an unnamed file. OSError if no file can be created."""
     device = folder.stat().st_dev
     if fcntl is not None and device not in _with_locks:
         with tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp") as probe:
@@ -107,8 +105,8 @@ def _has_locks(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _exclusive_file(file: Path, wait: float) -> Iterator[None]:
-    """Holds `file`, made by this process alone and removed at the end. One of a process of this machine that is gone is
-    replaced."""
+    """Holds `file`, which this process creates exclusively and removes at the end. A file of a process of this machine that
+    is gone is replaced."""
     until = time.monotonic() + wait
     while True:
         try:
@@ -134,19 +132,19 @@ def _exclusive_file(file: Path, wait: float) -> Iterator[None]:
 
 
 def _owner(file: Path) -> str | None:
-    """Who made the file that stands for a lock; None where it is gone, then removed if need be."""
+    """The process that created the file used as a lock; None if the process is gone, in which case the file is removed."""
     try:
         process, _, host = file.read_text(encoding="utf-8").partition(" ")
         age = time.time() - file.stat().st_mtime
     except OSError:
         return None
-    if not process.isdecimal():  # its maker has not written its name yet, or never will
+    if not process.isdecimal():  # its creator has not written its name yet, or never will
         if age < _PATIENCE:
             return ""
     elif host != socket.gethostname() or _is_running(int(process)):
         return f"process {process}" + (f" on {host}" if host != socket.gethostname() else "")
     aside = file.with_name(f"{file.name}.{secrets.token_hex(4)}.tmp")
-    with contextlib.suppress(OSError):  # of several only one can rename it
+    with contextlib.suppress(OSError):  # only one of several processes can rename it
         file.rename(aside)
         aside.unlink()
     return None
@@ -157,14 +155,14 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is another user's
+    except OSError:  # it belongs to another user
         return True
     return True
 
 
 def lock_file(path: Path) -> Path:
-    """The file whose lock stands for `path`, made where it is missing. StoreError where it cannot be made: waiting for it, as
-    the lock does, would take a place that cannot be written for one that another process holds."""
+    """The lock file of `path`, created if it is missing. StoreError if it cannot be created: waiting for the lock would
+    mistake an unwritable folder for a lock held by another process."""
     file = path.with_name(f".{path.name}.lock")
     try:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o666))
@@ -175,10 +173,9 @@ def lock_file(path: Path) -> Path:
 
 
 def held_by(path: Path) -> str:
-    """Who writes the artefact `path` at this moment: "process 123", "another process"; "" for nobody that is known of.
-
-    The lock is not taken for it where the system has a table of locks (Linux), so that no writer is turned away by a look;
-    that table does not tell of other machines, so whoever wants to write still takes the lock.
+    """The process that is writing the artefact `path` now: "process 123", "another process"; "" if none is known. On
+    systems with a table of locks (Linux) the lock is not taken, so that the query never turns a writer away; the table does
+    not cover other machines, so a writer must still take the lock.
     """
     lock_path = path.with_name(f".{path.name}.lock")
     if not lock_path.exists():
@@ -196,7 +193,7 @@ def held_by(path: Path) -> str:
 
 
 def _holder(lock_path: Path) -> int | None:
-    """The process that holds the lock, from Linux' table of locks; None where it cannot be known."""
+    """The process that holds the lock, from Linux's table of locks; None if unknown."""
     try:
         status = lock_path.stat()
         table = Path("/proc/locks").read_text()

@@ -1,4 +1,4 @@
-"""What made an artefact beside its options: the weights of models and encoders, and the versions of plugins."""
+"""What made an artefact besides its options: the weights of models and encoders, and the versions of plugins."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TypedDict
 
 from icltool.errors import StoreError
 
-#: Files up to this size (64 MiB) are hashed whole; of larger ones the size, the time of change and samples.
+#: Files up to this size (64 MiB) are hashed whole; of larger ones, the size, the time of change and samples.
 WHOLE = 1 << 26
 _SAMPLES, _SAMPLE = 64, 1 << 16
-#: What lies beside weights and decides nothing.
+#: Files beside weights that have no effect.
 _NOT_READ = {".md", ".png", ".jpg", ".gitattributes", ".lock", ".msgpack", ".h5", ".onnx", ".csv", ".jsonl"}
 
 
@@ -26,15 +26,15 @@ class MadeBy(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Makers:
-    """`plugins` maps a component ("models/idefics-9b") to its "distribution version", `weights` to what stands for the content
-    of its weights, "" where those are not on this machine."""
+    """`plugins` maps a component ("models/idefics-9b") to its "distribution version", `weights` to a mark of the content of
+    its weights, "" if they are not on this machine."""
 
     plugins: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, provenance: object) -> Makers:
-        """Those that an artefact's record tells of; it need not tell of any."""
+        """The makers in an artefact's record, which may have none."""
         record = provenance if isinstance(provenance, Mapping) else {}
         plugins, weights = (record.get(name) for name in ("plugins", "weights"))
         return cls(
@@ -43,15 +43,15 @@ class Makers:
         )
 
     def record(self) -> MadeBy:
-        """What a record says of them."""
+        """Their entry in a record."""
         record: MadeBy = {"plugins": dict(self.plugins)}
         if self.weights:
             record["weights"] = dict(self.weights)
         return record
 
     def difference(self, now: Makers) -> str:
-        """What of `now` is another than what made the artefact, in words; "" for nothing. What one side does not tell of is not
-        compared, and neither is icltool's own version: it says so where results of a former one do not hold."""
+        """The difference between `now` and what made the artefact, in words; "" for none. Makers that only one side has are
+        not compared, and neither is icltool's own version, which declares itself when earlier results no longer hold."""
         for name, mark in now.weights.items():
             before = self.weights.get(name, "")
             if mark and before and mark != before:
@@ -72,10 +72,9 @@ class Makers:
 
 
 def content_mark(place: Path) -> str:
-    """12 hex characters that change with the content of a file, or of the files in a folder (not those in folders below).
-
-    Small files are hashed whole. A large one of the hub's cache is named by its hash; of another one, size, time of change
-    and samples are taken. "" where there is nothing.
+    """12 hex characters that change with the content of a file, or of the files in a folder (not in its subfolders). Small
+    files are hashed whole. A large file of the hub's cache is named by its hash; of any other, size, time of change and
+    samples are hashed. "" if there is no file.
     """
     if place.is_dir():
         files = sorted(f for f in place.iterdir() if f.is_file() and f.suffix not in _NOT_READ and f.name[0] != ".")

@@ -1,7 +1,6 @@
-"""Rows that came before their turn: kept beside the artefact until those in front of them are there.
-
-An artefact that is filled in order from many workers at once gets its rows out of order; where a row cannot be made at all,
-those after it wait here, and are not made again when the next run fills the gap.
+"""Rows that arrived out of order: they are kept beside the artefact until the rows before them are there. An artefact that
+is filled in order by several workers receives its rows out of order; if a row fails, those after it wait here, and are not
+computed again when the next run fills the gap.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ def out_of_order_path(artefact: Path) -> Path:
 
 
 class OutOfOrderRows:
-    """Blocks of rows by the number of their first row. To be used under the lock of the artefact, whose `identity` it has."""
+    """Blocks of rows by the number of their first row. The caller must hold the lock of the artefact, whose `identity` it
+    has."""
 
     def __init__(self, artefact: Path, identity: Mapping[str, object]) -> None:
         self.path = out_of_order_path(artefact)
@@ -31,8 +31,8 @@ class OutOfOrderRows:
         self._starts: list[int] = []  # a heap of their keys
 
     def resume(self, head: Struct, writable: bool = True) -> None:
-        """Takes note of what an earlier run left, or another one writes (not `writable`); `head` is the struct of (first row,
-        rows) that a payload begins with. StoreError where that belongs to other options."""
+        """Loads what an earlier run left, or another one is writing (not `writable`); `head` is the struct of (first row,
+        rows) at the beginning of a payload. StoreError if it belongs to different options."""
         if not self.path.exists():
             return
         self._journal = Journal(self.path, writable)
@@ -46,14 +46,14 @@ class OutOfOrderRows:
             raise
 
     def put(self, row: int, count: int, payload: bytes) -> None:
-        """Keeps a block. What it returned for is never lost."""
+        """Stores a block. Once it returns, the block is never lost."""
         if self._journal is None:
             self._journal = Journal.create(self.path, self._identity)
         self._keep(row, count, self._journal.append(payload))
 
     def next(self, row: int) -> tuple[bytes, int] | None:
-        """The payload of a block that holds this row, and how many of its rows stand in front of that one. It stays until a
-        row behind it is asked for: blocks that lie in front of the row as a whole are forgotten."""
+        """The payload of a block with this row, and how many of its rows come before it. Blocks that end before the row are
+        forgotten."""
         while self._starts and self._starts[0] <= row:
             count, entry = self._blocks[self._starts[0]]
             if self._starts[0] + count > row:
@@ -63,12 +63,12 @@ class OutOfOrderRows:
         return None
 
     def shrink(self) -> None:
-        """Makes the file as small as it was at first, where nothing waits any more."""
+        """Truncates the file to its initial size once nothing waits any more."""
         if self._journal is not None and not self._blocks and self._journal.entries:
             self._journal.clear()
 
     def spans(self, done: int) -> list[range]:
-        """The rows that are here, but for the first `done`: ascending, each once."""
+        """The stored rows after the first `done`, ascending, each once."""
         spans: list[range] = []
         for start, (count, _) in sorted(self._blocks.items()):
             begin = max(start, spans[-1].stop if spans else done)
@@ -77,14 +77,14 @@ class OutOfOrderRows:
         return spans
 
     def waiting(self, head: Struct, done: int) -> int:
-        """How many rows are here, but for the first `done`; only looked at, also while another process writes them."""
+        """The number of stored rows after the first `done`; read-only, even while another process is writing them."""
         self.resume(head, writable=False)
         if self._journal is not None:
             self._journal.close()
         return sum(map(len, self.spans(done)))
 
     def close(self, done: int) -> None:
-        """Closes the file; removes it where nothing in it lies behind the first `done` rows."""
+        """Closes the file; removes it if it holds no rows after the first `done`."""
         if self._journal is None:
             return
         left, journal = self.spans(done), self._journal

@@ -1,4 +1,4 @@
-"""Where a command writes what it makes for others to read."""
+"""Where a command writes its output files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from icltool.errors import StoreError
 
 
 class Output(Protocol):
-    """Options of a stage that writes where it is told, or into the workspace's folder exports."""
+    """Options of a stage that writes to `--output`, or into the workspace's folder exports."""
 
     @property
     def output(self) -> Path | None: ...
@@ -20,8 +20,8 @@ class Output(Protocol):
 
 
 def output_of(config: Output, name: str, sources: tuple[Path, ...], folder: bool = False) -> Path:
-    """Where to write a file, or a `folder`. StoreError when something is there and `--overwrite` is not, or when it is what is
-    being read."""
+    """The path to write a file, or a `folder`, to. StoreError if it exists and `--overwrite` is not set, or if it is also
+    the input."""
     target = config.output or config.workspace / "exports" / name
     if any(target.resolve() == source.resolve() for source in sources):
         raise StoreError(f"{target} is also the input", "give another --output")

@@ -26,7 +26,7 @@ from icltool.store.sequences import SequenceFile
 
 SCHEMA = "icltool.plan"
 VERSION = 1
-#: The only order there is: the last demonstration stands next to the query.
+#: The only order: the last demonstration stands next to the query.
 ORDER = "prompt order"
 SPLITS: Mapping[str, str] = {"demonstrations": "train", "queries": "validation"}
 
@@ -190,7 +190,7 @@ def _content(path: Path) -> tuple[dict[str, Json], str]:
 
 
 class _RepeatedKeyError(ValueError):
-    """An object has one key twice; JSON readers would take the last without a word."""
+    """An object has a key twice; JSON readers would silently take the last."""
 
 
 def _without_repetition(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -205,10 +205,10 @@ def _without_repetition(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def _check_head(path: Path, content: Mapping[str, Json]) -> None:
-    """StoreError unless schema, version and order are a plan's, as far as they are there."""
+    """StoreError if schema, version or order is present and not a plan's."""
     schema, version = content.get("schema", SCHEMA), content.get("version", VERSION)
     if schema != SCHEMA:
-        raise StoreError(f"{path} has the schema {schema!r}, a plan has {SCHEMA!r}", "give a plan file")
+        raise StoreError(f"{path} has schema {schema!r}, a plan has {SCHEMA!r}", "give a plan file")
     if type(version) is not int or version != VERSION:
         raise StoreError(f"plan {path} has version {version!r}, this icltool reads {VERSION}", "update icltool")
     if content.get("order", ORDER) != ORDER:

@@ -23,21 +23,22 @@ if TYPE_CHECKING:
     import datasets
 
 MANIFEST = "dataset.json"
-#: Beside the manifest of a data set that was sent to another machine: {image's file there: its path below this folder}.
+#: A file beside the manifest of a data set that was copied from another machine: {image file there: its path below this
+#: folder}.
 MOVED = "moved.json"
 SCHEMA = "icltool.dataset"
 SCHEMA_VERSION = 2
 #: Earlier versions that are read. In version 1 an example has one image at most, and neither rationale nor rule.
 _READ_VERSIONS = (1, SCHEMA_VERSION)
 _READ_BATCH = 4096
-#: Columns of several texts. Records that were written before a column was there lack it.
+#: Columns of several texts. Records written before a column was introduced lack it.
 _LISTS = ("references", "choices", "raw_references", "more_images", "more_image_ids")
 #: Columns of texts by name, each a JSON object, "" for none.
 _MAPPINGS = ("fields", "labels")
 
 
 class SplitEntry(TypedDict):
-    """How much one split holds, and a hash of its records."""
+    """The size of a split, and a hash of its records."""
 
     examples: int
     images: int
@@ -46,8 +47,9 @@ class SplitEntry(TypedDict):
 
 
 class Inputs(TypedDict, total=False):
-    """What decided the content: the reader ("distribution version"), its options with their defaults, the folder and the files
-    it read with their [size, time of change in ns]; the metric it names for the task, and the task's definition, if any."""
+    """What determines the content: the reader ("distribution version"), its options with their defaults, the folder, the
+    files that it read with their [size, time of change in ns], the metric that it names for the task, and the task's
+    definition, if any."""
 
     reader: str
     options: dict[str, Json]
@@ -58,7 +60,7 @@ class Inputs(TypedDict, total=False):
 
 
 class Preparation(TypedDict, total=False):
-    """How a data set was prepared: the command's options, what they made it from, the file of a task of the user's own."""
+    """How a data set was prepared: the command's options, its inputs, and the file of a user-defined task."""
 
     configuration: dict[str, Json]
     inputs: Inputs
@@ -76,8 +78,8 @@ class _Needed(TypedDict):
 
 
 class Manifest(_Needed, total=False):
-    """What dataset.json holds. `content` is the fingerprint of the records alone. What is not needed to read the records is
-    as the file has it, unchecked."""
+    """The content of dataset.json. `content` is the fingerprint of the records alone. Fields that are not needed to read
+    the records are unchecked."""
 
     icltool_version: str
     created: str
@@ -87,8 +89,8 @@ class Manifest(_Needed, total=False):
 
 
 class PreparedDataset:
-    """A data set as `icltool prepare` left it. `manifest` is what dataset.json holds; `splits` are their names; `metric` is
-    the one that its reader names for this task, "" for the task's own."""
+    """A data set as written by `icltool prepare`. `manifest` is the content of dataset.json; `splits` are the names of the
+    splits; `metric` is the metric that its reader names for this task, "" for the task's own."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -97,10 +99,10 @@ class PreparedDataset:
         self.task = manifest["task"]
         self.fingerprint = manifest["fingerprint"]
         self.metric: str = _metric(manifest)
-        #: The definition of its task, where icltool does not bring that along.
+        #: The definition of its task if that is not built in.
         self.declared: Task | None = _declared(folder / MANIFEST, manifest)
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
-        #: Where images lie here that the records place in another folder, by their files there; see MOVED.
+        #: Local paths of images that the records have in another folder, by their files there; see MOVED.
         self.moved: dict[str, str] = _moved(folder)
         self._opened: dict[str, Records] = {}
 
@@ -112,27 +114,25 @@ class PreparedDataset:
         return f"PreparedDataset({self.name!r}, {self.task!r}, {str(self.folder)!r})"
 
     def image_files(self) -> list[str]:
-        """The files of all its images, each once, sorted."""
+        """The files of all its images, without duplicates, sorted."""
         return image_files(image for name in self.splits for images in self.split(name).image_lists for image in images)
 
     def changed_images(self, own: Path) -> int:
-        """How many of its image files are others than when it was prepared; see icltool.store.stamps for `own`."""
+        """The number of its image files that have changed since it was prepared; see icltool.store.stamps for `own`."""
         files = self.image_files()
         before = read_stamps(self.folder, len(files))
         return 0 if before is None else len(differing(before, stamps(files, own)))
 
     def check_images(self) -> None:
-        """StoreError where images have changed since it was prepared; of many a sample is looked at. Those that were sent to
+        """Raises StoreError if images have changed since it was prepared; of many, a sample is checked. Images copied to
         another machine are not."""
         if not self.moved:
             own = self.folder.parents[2].absolute()
             check_stamps(self.folder, self.image_files(), own, self._hint)
 
     def split(self, name: str) -> Records:
-        """The records of "train" (the index set), "validation" (the queries) or "development" (where a data set has one),
-        memory-mapped.
-
-        Raises StoreError when there is no such split, or its files are missing or cut.
+        """The records of "train" (the index set), "validation" (the queries) or "development" (if a data set has one),
+        memory-mapped. Raises StoreError if there is no such split, or its files are missing or truncated.
         """
         if name not in self.splits:
             close = closest(name, self.splits)
@@ -188,7 +188,7 @@ class Records:
             yield from map(tuple, texts)
 
     def row_of(self, example_id: int) -> int:
-        """The row of the example with this id. StoreError when there is none (the id is of another data set)."""
+        """The row of the example with this id. StoreError if there is none (the id is of another data set)."""
         order, ordered = self._order
         place = int(np.searchsorted(ordered, example_id))
         if place == len(ordered) or ordered[place] != example_id:
@@ -253,7 +253,7 @@ class Records:
 
     @functools.cached_property
     def images(self) -> list[str]:
-        """References of the images (absolute paths, regions behind them), "" for none."""
+        """References of the images (absolute paths, with regions appended), "" for none."""
         return [moved_image(image, self._moved) for image in self._texts("image")]
 
     @functools.cached_property
@@ -317,7 +317,7 @@ class Records:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Turns what damaged files raise into a StoreError that names them."""
+        """Turns any exception for a damaged file into a StoreError that names it."""
         import pyarrow as pa
 
         try:
@@ -330,9 +330,8 @@ class Records:
 
 
 def open_dataset(folder: Path) -> PreparedDataset:
-    """The prepared data set in `folder`. Its splits are opened when they are asked for.
-
-    Raises StoreError when there is none, its manifest is malformed, or it has another schema version.
+    """The prepared data set in `folder`. Its splits are opened on access. Raises StoreError if there is none, its manifest
+    is malformed, or it has another schema version.
     """
     folder = Path(folder)
     path = folder / MANIFEST
@@ -352,7 +351,7 @@ def open_dataset(folder: Path) -> PreparedDataset:
 
 
 def moved_image(reference: str, moved: Mapping[str, str]) -> str:
-    """The reference with its file where `moved` has it; regions stay."""
+    """The reference with its file replaced according to `moved`; regions stay."""
     if not moved or not reference:
         return reference
     parsed = image_reference(reference)
@@ -386,7 +385,7 @@ def _declared(path: Path, manifest: Manifest) -> Task | None:
 
 
 def _metric(manifest: Manifest) -> str:
-    """What the reader named when the data set was prepared; "" where it named none, or prepared it before it could."""
+    """The metric that the reader named when the data set was prepared; "" if it named none."""
     provenance = manifest.get("provenance")
     inputs = provenance.get("inputs") if isinstance(provenance, dict) else None
     named = inputs.get("metric") if isinstance(inputs, dict) else None
@@ -401,17 +400,15 @@ def _load(folder: Path, again: str) -> datasets.Dataset:
             if not entry.is_file():
                 raise OSError(f"{entry.name} is not a file")
         loaded = datasets.load_from_disk(str(folder)).with_format(None)  # whatever state.json says of it
-        loaded.data.validate(
-            full=True
-        )  # a twentieth of a second for a million rows; nobody else checks where texts begin
+        loaded.data.validate(full=True)  # takes 0.05 s for a million rows; nothing else checks the offsets of texts
         return loaded
-    except Exception as error:  # damaged files fail in whatever the library does with them first
+    except Exception as error:  # damaged files may raise anything in the library
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"{folder} cannot be read: {reason}", again) from error
 
 
 def _again(name: str, task: str, manifest: Manifest | None = None) -> str:
-    """The hint to prepare it again; `manifest` names the reader, where it can be read."""
+    """The hint to prepare it again; `manifest` names the reader if it can be read."""
     try:
         provenance = manifest["provenance"] if manifest is not None else Preparation()
         reader, file = str(provenance["configuration"]["name"]), provenance.get("task_file")

@@ -1,5 +1,5 @@
-"""Where an artefact comes from: what decided it, and when and by which releases it was made. All that is written takes it from
-here."""
+"""Where an artefact comes from: what determined it, when it was created, and by which releases. Every writer uses this
+module."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from icltool.store.makers import Makers
 class Provenance:
     """Where an artefact comes from.
 
-    `configuration` is the resolved configuration's identity; it, `dataset_fingerprint` and `seed` must be the same
-    for a run to be resumed. Of `plugins` (component -> "distribution version") and the entry "weights" of `extra` (component ->
-    content mark), what both runs tell of must be; see Makers. The rest of `extra` is for the record. All must be JSON values.
+    `configuration` is the resolved configuration's identity; it, `dataset_fingerprint` and `seed` must be the same for a
+    run to be resumed. Of `plugins` (component -> "distribution version") and the entry "weights" of `extra` (component ->
+    content mark), entries that both runs have must be equal; see Makers. The rest of `extra` is informative. All must be
+    JSON values.
     """
 
     configuration: Mapping[str, object]
@@ -35,7 +36,7 @@ class Provenance:
         seed: int = 0,
         **extra: object,
     ) -> Provenance:
-        """That of what these make."""
+        """The provenance of what these makers create."""
         extra |= {"weights": dict(makers.weights)} if makers.weights else {}
         return cls(configuration, dataset_fingerprint, seed, dict(makers.plugins), extra)
 
@@ -46,8 +47,8 @@ class Provenance:
 
 
 def learned(identity: Mapping[str, object], makers: Makers, **more: object) -> dict[str, object]:
-    """The record of what a training made: its identity but for options and seed, which have their own fields, and who made
-    it."""
+    """The record of a training's result: its identity without options and seed, which have their own fields, and its
+    makers."""
     configuration = {key: value for key, value in identity.items() if key not in ("options", "seed")}
     return {**configuration, **more, "icltool": __version__, **makers.record()}
 

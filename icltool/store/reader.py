@@ -1,4 +1,4 @@
-"""The reader's side of every artefact: the HDF5 file and the journal of an unfinished run as one."""
+"""The reader's side of every artefact: the HDF5 file and the journal of an unfinished run, read as one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Opened = TypeVar("Opened", bound="ArtefactFile")
 
 
 class ArtefactFile(abc.ABC):
-    """An artefact opened for reading: the HDF5 file, and the journal of a run that is still going or was killed.
+    """An artefact opened for reading: the HDF5 file, and the journal of a run that is in progress or was killed.
 
     A context manager; `close` may also be left to the garbage collector.
     """
@@ -35,11 +35,12 @@ class ArtefactFile(abc.ABC):
 
     @classmethod
     def open(cls: type[Opened], path: Path) -> Opened:
-        """Opens the file and the journal of an unfinished run. StoreError when the file is missing, cut, or something else.
+        """Opens the file and the journal of an unfinished run. StoreError if the file is missing, truncated, or not such an
+        artefact.
 
-        The journal is opened *before* the HDF5 file: should the writer replace the one and remove the other meanwhile,
-        rows are seen twice, which does no harm, and never not at all. A journal of another identity is one of a file that
-        was since started again, and is passed over.
+        The journal is opened *before* the HDF5 file: if the writer merges them meanwhile, rows are seen twice, which does
+        no harm, and never missed. A journal of another identity belongs to a file that has since been restarted, and is
+        ignored.
         """
         path = Path(path)
         with contextlib.ExitStack() as stack:
@@ -58,11 +59,11 @@ class ArtefactFile(abc.ABC):
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """How many rows or queries are there."""
+        """The number of stored rows or queries."""
 
     @property
     def complete(self) -> bool:
-        """Whether all of them are there."""
+        """Whether all rows or queries are stored."""
         return len(self) == self.total
 
     def __enter__(self: Opened) -> Opened:
@@ -84,22 +85,21 @@ class ArtefactFile(abc.ABC):
 
     @property
     def fingerprint(self) -> str:
-        """32 hex characters for the identity; a resumed run has that of an uninterrupted one."""
+        """A hash of the identity, 32 hex characters; a resumed run has that of an uninterrupted one."""
         return self.header.fingerprint()
 
     @property
     def total(self) -> int:
-        """How many rows or queries a complete file has."""
+        """The number of rows or queries in a complete file."""
         return int(self.header.details["total"])
 
     def waiting(self) -> int:
-        """How many rows lie beside the file and wait for those in front of them."""
+        """The number of rows beside the file that wait for the rows before them."""
         return 0
 
     def expect_dataset(self, fingerprint: str, command: str | None = None) -> None:
-        """StoreError when the file was made from a data set with another fingerprint than the one given.
-
-        `command` is what the hint says to run; by default the command that makes this kind of file.
+        """Raises StoreError if the file was made from a data set with another fingerprint. `command` is the command in the
+        hint; by default the one that creates this kind of file.
         """
         own = self.provenance.dataset_fingerprint
         if own != fingerprint:

@@ -44,7 +44,8 @@ _TEXT_FIELDS = ("text", "label", "question", "group", "question_type", "answer_t
 _LIST_FIELDS = ("references", "choices", "raw_references")
 #: Texts by name, stored as a JSON object, "" for none.
 _MAPPED_FIELDS = ("fields", "labels")
-#: Fields that many data sets leave empty, and that came later: data sets without them keep the fingerprints they had.
+#: Fields that were introduced later and that many data sets leave empty: data sets without them keep their
+#: fingerprints.
 _LATER_FIELDS = (
     "choices", "raw_references", "style", "more_images", "more_image_ids", "images_in_text", "rationale", "fields", "rule",
     "labels",
@@ -62,19 +63,18 @@ def write_dataset(
     verify: bool = False,
     declared: Task | None = None,
 ) -> PreparedDataset:
-    """Writes the examples of `splits` to `folder` and gives the data set back, opened.
+    """Writes the examples of `splits` to `folder` and returns the opened data set. Examples are read and written in
+    batches, so that memory does not grow with the data set. Everything is written to a temporary folder beside `folder`,
+    which is renamed when it is complete: an interrupted run leaves no partial data set, and leaves the previous one
+    unchanged. Lone surrogates in texts, which no UTF-8 file can hold, become U+FFFD.
 
-    Examples are taken and written in batches, so that memory does not grow with the data set. All goes to a temporary
-    folder beside `folder`, which takes its name when everything is there: an interrupted run leaves no half data set,
-    and leaves the one before as it was. Lone surrogates in texts, which no UTF-8 file can hold, become U+FFFD.
+    The fingerprint is a hash of the content (of image paths only the last two parts, so that a moved data set keeps it). If
+    the same data set is prepared again and its images have changed, their current size and time, and with `verify` their
+    content, are part of it as well. `declared` is the definition of a task that is not built in: it is stored with the data
+    set, and is part of the fingerprint.
 
-    The fingerprint is a hash of the content (of image paths only the last two parts, so that a moved data set keeps it).
-    Where the same data set is prepared again and its images have changed, what they are now is part of it, too: their
-    size and time, with `verify` their content. `declared` is the definition of a task that icltool does not bring along: it
-    is kept with the data set, and is part of the fingerprint.
-
-    Raises DataError for a split without examples, a repeated split name or a repeated example id; StoreError when
-    another process writes the same data set, the disk is full, or the folder is read-only.
+    Raises DataError for a split without examples, a repeated split name or a repeated example id; StoreError if another
+    process is writing the same data set, the disk is full, or the folder is read-only.
     """
     folder = Path(folder)
     with writing(folder):
@@ -94,7 +94,7 @@ def write_dataset(
         np.save(temporary / IMAGES, images)
         definition = declared.model_dump(mode="json") if declared is not None else None
         fingerprint = _combined(name, task, described, definition)
-        # What datasets.load_from_disk looks for.
+        # The files that datasets.load_from_disk looks for.
         write_json(temporary / "dataset_dict.json", {"splits": list(described)})
         manifest: Manifest = {
             "schema": SCHEMA,
@@ -137,7 +137,7 @@ def _temporary_folder(folder: Path) -> Iterator[Path]:
 def _write_split(
     temporary: Path, folder: Path, name: str, task: str, split: PreparedSplit, progress: Progress
 ) -> SplitEntry:
-    """Writes one split below `temporary`; its entry of the manifest. `folder` is what error messages name."""
+    """Writes one split below `temporary` and returns its entry of the manifest. Error messages name `folder`."""
     import pyarrow as pa
 
     schema = _schema()
@@ -227,7 +227,7 @@ def _mapped(texts: Mapping[str, str]) -> str:
 
 
 def _storable(text: str) -> str:
-    """The text itself; with lone surrogates replaced where it has some."""
+    """The text with any lone surrogates replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -264,7 +264,7 @@ def _check_ids(name: str, split: str, ids: list[int]) -> None:
 
 
 def _save(stream_path: Path, target: Path) -> None:
-    """Turns an Arrow stream into a folder that `datasets.load_from_disk` reads, without holding it in memory."""
+    """Turns an Arrow stream into a folder for `datasets.load_from_disk`, without loading it into memory."""
     import datasets
 
     bars = not datasets.are_progress_bars_disabled()
@@ -285,7 +285,7 @@ def _combined(
 
 
 def _images(split: Path) -> list[str]:
-    """The images of a split that has just been written."""
+    """The images of a newly written split."""
     import datasets
 
     table = datasets.load_from_disk(os.fspath(split)).data
@@ -294,8 +294,8 @@ def _images(split: Path) -> list[str]:
 
 
 def _revised(folder: Path, content: str, files: list[str], images: IntArray) -> str:
-    """The fingerprint: `content`, the hash of the records, unless the data set that is in `folder` has the same one and its
-    images were others; then one that stands for those that are there now, too. Times of files that moved do not count."""
+    """The fingerprint: `content`, the hash of the records, unless the data set in `folder` has the same one and its images
+    have changed; then a fingerprint that includes the current images. Times of moved files do not count."""
     try:
         before = open_dataset(folder)
         moved = before.image_files() != files

@@ -32,12 +32,11 @@ _BLOCK_BYTES = 1 << 20
 
 
 class SequenceWriter(JournaledWriter):
-    """Writes the results of `total` queries, in any order; the finished file does not depend on it.
+    """Writes the results of `total` queries, in any order; the finished file does not depend on the order.
 
-    `shots` is K, `beam_size` the most beams and `candidates` the most candidates that a query can have. A context
-    manager; see JournaledWriter for what it guarantees. Raises StoreError when the file is being written by another
-    process, cannot be written, or was made with other options or another data set (unless `overwrite`, which replaces
-    it).
+    `shots` is K, `beam_size` the most beams and `candidates` the most candidates that a query can have. A context manager;
+    see JournaledWriter for what it guarantees. Raises StoreError if another process is writing the file, it cannot be
+    written, or it was made with different options or another data set (unless `overwrite`, which replaces it).
     """
 
     def __init__(
@@ -66,14 +65,12 @@ class SequenceWriter(JournaledWriter):
 
     @property
     def finished(self) -> frozenset[int]:
-        """Ids of the queries that are stored, those of earlier runs included."""
+        """Ids of the stored queries, including those of earlier runs."""
         return frozenset(self._finished)
 
     def append(self, result: QueryResult) -> None:
-        """Adds one finished query. What it returned for is never lost.
-
-        ValueError when the query is there already, or is one too many, or its arrays do not fit; StoreError when
-        writing fails: the queries before are then stored.
+        """Adds one finished query. Once it returns, the query is never lost. ValueError if the query is already stored,
+        exceeds `total`, or has arrays of the wrong shape; StoreError if writing fails: the earlier queries are then stored.
         """
         if result.query_id in self._finished:
             raise ValueError(f"query {result.query_id} is finished already")
@@ -111,7 +108,7 @@ class _Layout:
         self.shots, self.beam_size, self.candidates = shots, beam_size, candidates
         K, B, C = shots, beam_size, candidates
         nan = float("nan")
-        #: name -> (dtype, shape of a row, what pads it)
+        #: name -> (dtype, shape of a row, padding value)
         self.columns: dict[str, tuple[str, tuple[int, ...], float]] = {
             "query_id": ("<i8", (), -1),
             "candidate_count": ("<i8", (), -1),
@@ -133,7 +130,7 @@ class _Layout:
         return {name: shape for name, (_, shape, _) in self.columns.items()}
 
     def pack(self, result: QueryResult) -> bytes:
-        """The journal record of a query. ValueError when its arrays do not fit the file."""
+        """The journal record of a query. ValueError if its arrays do not fit the file."""
         candidates, beams = len(result.candidates), len(result.scores)
         if candidates > self.candidates or beams > self.beam_size:
             raise ValueError(
@@ -241,7 +238,7 @@ class _MergedRows:
                 yield self._stored(place)
 
     def _stored(self, row: int) -> QueryResult:
-        """A row of the HDF5 file, which is read a block at a time."""
+        """A row of the HDF5 file, which is read in blocks."""
         step = self._layout.block_rows
         start = row - row % step
         if start != self._block_start:
@@ -284,11 +281,11 @@ class SequenceFile(ArtefactFile):
         return len(self._rows)
 
     def results(self) -> Iterator[QueryResult]:
-        """The finished queries by ascending id, padding removed. StoreError when the file proves damaged."""
+        """The finished queries by ascending id, padding removed. StoreError if the file is damaged."""
         return self._rows.read(0, len(self))
 
     def arrays(self) -> Columns:
-        """Everything stacked, by ascending query id, for Q queries, C candidates, B beams and K shots.
+        """All results as arrays, by ascending query id, for Q queries, C candidates, B beams and K shots.
 
         int64: query_id, candidate_count, beam_count [Q], candidates [Q, C], icd_ids [Q, B, K]. float64: base_value,
         base_log_prob [Q], scores, values, log_probs [Q, B], step_scores [Q, B, K]. Where a query has fewer candidates

@@ -1,4 +1,4 @@
-"""What images on disk were when a data set was prepared, so that others at their places are noticed."""
+"""Stamps of image files at the time when a data set was prepared, so that changed images are noticed."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ import numpy as np
 from icltool.contracts import IntArray, Progress, file_stamp, image_file, keyed_generator, open_file, read_whole
 from icltool.errors import StoreError
 
-#: In the folder of a prepared data set: int64 [P, 3], a row for each of its image files, sorted by path: size in bytes,
-#: time of change in ns (in an archive the checksum; 0 where it does not count), and a hash of the content (0: not read).
+#: A file in the folder of a prepared data set: int64 [P, 3], a row for each of its image files, sorted by path: size in
+#: bytes, time of change in ns (in an archive, the checksum; 0 if it does not count), and a hash of the content (0: not
+#: read).
 FILE = "pictures.npy"
-#: How many images a stage looks at.
+#: The number of images that a stage checks.
 SAMPLE = 1000
 _GONE = -1
 
 
 def image_files(references: Iterable[str]) -> list[str]:
-    """The files of images, each once, sorted."""
+    """The files of images, without duplicates, sorted."""
     return sorted({image_file(reference) for reference in references if reference})
 
 
 def stamps(files: Sequence[str], own: Path, content: Progress | None = None) -> IntArray:
-    """What `files` are now, as FILE has it. Times of files below the folder `own`, which icltool wrote itself, do not count.
-    With `content` all of them are read."""
+    """The current stamps of `files`, as in FILE. Times of files below the folder `own`, which icltool wrote itself, do not
+    count. With `content` all files are read."""
     rows = np.zeros((len(files), 3), dtype=np.int64)
     ours = f"{own}/"
     for row, file in enumerate(files):
@@ -46,8 +47,8 @@ def stamps(files: Sequence[str], own: Path, content: Progress | None = None) -> 
 
 
 def differing(before: IntArray, now: IntArray) -> IntArray:
-    """int64: the rows of two arrays of stamps of the same files that are of other images. The content counts where both have
-    it, else size and time, as far as both have one."""
+    """The rows, int64, in which two arrays of stamps of the same files differ: by content if both have it, else by size and
+    by time if both have one."""
     known = (before != 0) & (now != 0)
     other = known & (before != now)
     changed = np.where(known[:, 2], other[:, 2], other[:, 1])
@@ -55,17 +56,18 @@ def differing(before: IntArray, now: IntArray) -> IntArray:
 
 
 def read_stamps(folder: Path, count: int) -> IntArray | None:
-    """The stamps of a prepared data set with `count` images; None where there are none, as in data sets of before."""
+    """The stamps of a prepared data set with `count` images; None if there are none, as in data sets of earlier
+    versions."""
     try:
         rows = np.load(io.BytesIO(read_whole(folder / FILE)), allow_pickle=False)
-    except Exception:  # numpy's parser of damaged headers raises what it likes
+    except Exception:  # numpy's parser may raise anything for a damaged header
         return None
     return rows if rows.dtype == np.int64 and rows.shape == (count, 3) else None
 
 
 def check_stamps(folder: Path, files: Sequence[str], own: Path, again: str) -> None:
-    """StoreError where images of a prepared data set have changed since; a sample of them is looked at. One that is missing
-    is for whoever needs it to tell."""
+    """Raises StoreError if images of a prepared data set have changed since; a sample of them is checked. Missing images
+    are left to the code that needs them."""
     before = read_stamps(folder, len(files))
     if before is None or not len(files):
         return
@@ -86,7 +88,7 @@ def check_stamps(folder: Path, files: Sequence[str], own: Path, again: str) -> N
 
 
 def _content(file: str) -> int:
-    """A hash of the file's bytes, never 0; 0 where it cannot be read."""
+    """A hash of the file's bytes, never 0; 0 if it cannot be read."""
     digest = hashlib.blake2b(digest_size=8)
     try:
         with open_file(file) as stream:

@@ -1,4 +1,4 @@
-"""Subsets of an index set: the examples that methods choose among, as a JSON file, or as a plain list of ids, one a line.
+"""Subsets of an index set: the examples that methods choose from, as a JSON file, or as a plain list of ids, one per line.
 
 {"schema": "icltool.subset", "version": 1, "dataset": "coco2017", "task": "caption", "fingerprint": "…",
  "queries": "train", "made": {…}, "subset": {"EXAMPLE ID": score, …}}
@@ -51,9 +51,8 @@ class Subset:
 
 
 def write_subset(path: Path, subset: Subset) -> None:
-    """Writes a subset atomically. A score that is not a finite number is written as null, and what is None is left out.
-
-    Raises StoreError when `path` cannot be written.
+    """Writes a subset atomically. A score that is not finite is written as null, and fields that are None are left out.
+    Raises StoreError if `path` cannot be written.
     """
     scores = {str(one): s if s is not None and math.isfinite(s) else None for one, s in subset.scores.items()}
     head = {
@@ -71,8 +70,8 @@ def write_subset(path: Path, subset: Subset) -> None:
 def read_subset(path: Path) -> Subset:
     """The subset in a file.
 
-    Raises StoreError that names the file and what is wrong: it is missing, unreadable or of another schema or version, has no
-    ids, or names one twice, or an id is not a 64-bit integer.
+    Raises StoreError that names the file and the fault: it is missing, unreadable or of another schema or version, has no
+    ids, repeats one, or has an id that is not a 64-bit integer.
     """
     try:
         data = read_whole(path)

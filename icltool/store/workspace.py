@@ -1,4 +1,4 @@
-"""The layout of a workspace, and the lookup of artefacts of earlier stages."""
+"""The layout of a workspace, and the lookup of artefacts from earlier stages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRAINED = "training.json"
 _WEIGHTS = (".safetensors", ".ckpt")
 
 
-#: Stands in the names of sequences files whose queries are of the validation split.
+#: Part of the names of sequences files whose queries are of the validation split.
 VALIDATION_MARK = "-validation-"
 
 
@@ -142,8 +142,8 @@ class Workspace:
         return folders[0]
 
     def checkpoints_of(self, learner: str, dataset: str, task: str) -> list[Path]:
-        """Checkpoint folders that hold weights, those written last first. Folders of trainings that were interrupted count
-        only where no training was finished."""
+        """Checkpoint folders that hold weights, the latest first. Folders of interrupted trainings count only if no
+        training is finished."""
         folders = [p for p in self._of(dataset, task, self.checkpoints, f"{learner}-") if p.is_dir()]
         folders = [p for p in folders if (p / TRAINED).is_file()] or folders
         weights = ((file, folder) for folder in folders for file in folder.rglob("*") if _is_weights(file))
@@ -151,13 +151,13 @@ class Workspace:
 
     def trained(self, learner: str) -> list[tuple[str, str]]:
         """(data set, task) of all checkpoint folders of `learner` that hold weights, sorted; the data sets need not be
-        prepared any more."""
+        prepared."""
         known = set(self.prepared())
         for file in self.checkpoints.glob(f"{learner}-*/{TRAINED}"):
             try:
                 identity = read_json(file)["identity"]
                 known.add((str(identity["dataset"]), str(identity["task"])))
-            except (StoreError, KeyError, TypeError):  # it says nothing; its folder's name may still fit
+            except (StoreError, KeyError, TypeError):  # it has no record; its folder's name may still match
                 continue
         return sorted(pair for pair in known if self.checkpoints_of(learner, *pair))
 
@@ -173,7 +173,7 @@ class Workspace:
         return _newest_first((p, p.parent) for p in files)
 
     def _of(self, dataset: str, task: str, folder: Path, prefix: str) -> list[Path]:
-        """Entries named PREFIX DATASET-TASK-..., but for those of a data set whose longer name begins alike."""
+        """Entries named PREFIX DATASET-TASK-..., without those of a data set whose longer name begins the same way."""
         start = f"{prefix}{dataset}-{task}-"
         longer = [f"{prefix}{n}-{t}-" for n, t in self.prepared()]
         others = tuple(s for s in longer if s.startswith(start) and s != start)
@@ -191,7 +191,7 @@ def prepare_command(reader: str, name: str, task: str, task_file: str | None = N
 
 
 def _joined(*parts: str) -> str:
-    """A file name of the parts that are not empty; a path given in place of a name is flattened."""
+    """A file name of the non-empty parts; a path in place of a name is flattened."""
     return "-".join(part.strip("/").replace("/", "--") for part in parts if part)
 
 
@@ -214,7 +214,7 @@ def _is_weights(path: Path) -> bool:
 
 
 def _meant(name: str | None, task: str | None, prepared: Sequence[tuple[str, str]], command: str) -> str:
-    """The hint: what may be meant where the data set or the task seems mistyped, before `command`, which prepares it."""
+    """The hint: the likely name if the data set or the task seems mistyped, then `command`, which prepares it."""
     names, tasks = sorted({n for n, _ in prepared}), sorted({t for _, t in prepared})
     if name is not None and name not in names:
         begun = [other for other in names if other.startswith(name)]
@@ -230,6 +230,6 @@ def _listed(prepared: Iterable[tuple[str, str]]) -> str:
 
 
 def _newest_first(pairs: Iterable[tuple[Path, Path]]) -> list[Path]:
-    """The second of each pair, the one whose first was modified last first; ties by name."""
+    """The second of each pair, ordered by the modification time of the first, newest first; ties by name."""
     dated = sorted(((file.stat().st_mtime_ns, str(owner), owner) for file, owner in pairs), reverse=True)
     return [owner for _, _, owner in dated]

@@ -22,15 +22,14 @@ Self = TypeVar("Self", bound="JournaledWriter")
 
 
 class JournaledWriter(abc.ABC):
-    """Appends to an artefact so that a kill at any moment loses nothing that `append` returned for.
+    """Appends to an artefact so that a kill at any moment loses nothing once `append` has returned. Entering the context
+    locks the artefact, and creates it if there is none, so that the file can be opened from then on. Appended records go to
+    the journal; leaving the context, with or without an error, merges file and journal into a new file that replaces the
+    old one, and removes the journal. A kill in between leaves both, and rows that are in both count once. With `overwrite`
+    the old file and journal are replaced on entering.
 
-    Entering the context locks the artefact, and makes it if there is none, so that the file exists and opens from
-    then on. Appended records go to the journal; leaving the context, in whatever way, writes file and journal into a
-    new file that replaces the old one, and removes the journal. A kill in between leaves both, and rows that are in
-    both count once. With `overwrite` the old file and journal are replaced on entering.
-
-    A journal without its file is one whose file the user removed to start again, and is removed too.
-    Subclasses say how rows are taken from file and journal, and how a file is filled.
+    A journal without its file is removed, since the user removed the file to start again. Subclasses define how rows are
+    loaded from file and journal, and how a file is filled.
     """
 
     def __init__(self, path: Path, header: Header, overwrite: bool) -> None:
@@ -42,11 +41,11 @@ class JournaledWriter(abc.ABC):
 
     @abc.abstractmethod
     def _load(self, file: h5py.File) -> None:
-        """Takes note of the rows of the open file."""
+        """Registers the rows of the open file."""
 
     @abc.abstractmethod
     def _replay(self, journal: Journal) -> None:
-        """Takes note of the records of the journal; they may repeat rows of the file."""
+        """Registers the records of the journal; they may repeat rows of the file."""
 
     @abc.abstractmethod
     def _fill(self, new: h5py.File, old: h5py.File | None, journal: Journal | None, check: Callable[[], None]) -> None:
@@ -54,7 +53,7 @@ class JournaledWriter(abc.ABC):
 
     @abc.abstractmethod
     def _is_complete(self) -> bool:
-        """Whether all that was announced is stored."""
+        """Whether everything expected is stored."""
 
     def __enter__(self: Self) -> Self:
         if self._open is not None:
@@ -84,7 +83,8 @@ class JournaledWriter(abc.ABC):
             try:
                 self._compact()
             except StoreError:
-                # nothing is lost: the journal holds it. An error that is already on its way says more than this one.
+                # nothing is lost: the journal holds it. An error that is already being raised is more important than
+                # this one.
                 if error is None:
                     raise
             finally:
@@ -94,7 +94,7 @@ class JournaledWriter(abc.ABC):
                     self._journal = None
 
     def _start(self) -> None:
-        """Puts an empty, valid file in place of whatever is there."""
+        """Replaces whatever is there by an empty, valid file."""
         with create_h5(self.path) as (new, check):
             self.header.write(new, complete=self._is_complete())
             self._fill(new, None, None, check)
@@ -120,7 +120,7 @@ class JournaledWriter(abc.ABC):
             self._journal = journal
 
     def _append(self, payload: bytes) -> None:
-        """Adds a record to the journal, which begins with the first."""
+        """Adds a record to the journal, which is created with the first."""
         if self._open is None:
             raise RuntimeError(f"{self.path} is not open for writing: use `with`")
         if self._journal is None:
@@ -128,7 +128,7 @@ class JournaledWriter(abc.ABC):
         self._journal.append(payload)
 
     def _compact(self) -> None:
-        """Rewrites the artefact with what the journal holds, then removes the journal."""
+        """Merges the journal into the artefact, then removes the journal."""
         journal = self._journal
         if journal is None:
             return

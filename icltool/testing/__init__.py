@@ -1,7 +1,7 @@
 """Conformance suites for components, and helpers for tests of plugins.
 
 Each `check_…` function tests one component against every sentence of its contract in `icltool.contracts`, on its own test
-data, and raises AssertionError with a description of the fault. No test framework is needed:
+data, and raises AssertionError that describes the fault. No test framework is needed:
 
     from icltool.testing import check_sampler
 

@@ -1,1 +1,1 @@
-"""The embedded world: data and two tiny models that make every stage runnable without a download."""
+"""The embedded world: data and two tiny models with which every stage runs without a download."""

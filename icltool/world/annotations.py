@@ -1,4 +1,4 @@
-"""A world's annotation files, with the fields of the official ones."""
+"""The annotation files of a world, with the fields of the official ones."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 from icltool.world.render import SIZE
 from icltool.world.scenes import Lexicon, Scene
 
-#: What VQA asks of an image.
+#: The questions of VQA about an image.
 QUESTIONS = ("what colour?", "what shape?")
 
-#: Splits as the official file names have them: index scenes, held-out scenes.
+#: The splits as named in official files: index scenes, held-out scenes.
 SPLITS = ("train", "val")
-#: The first caption of every image, which is the label, and what the four others are drawn from.
+#: The template of the first caption of every image, which is the label, and those of the four others.
 LABEL = "a {} {}"
 PARAPHRASES = ("one {} {}", "the {} {}", "a {} {} here", "there is a {} {}", "this is a {} {}", "here is the {} {}")
 CAPTIONS = 5
 ANSWERS, RIGHT_ANSWERS = 10, 7
-#: One image in so many is asked both questions.
+#: One in this many images has both questions.
 BOTH_ASKED = 20
 _DATE = "2024-01-01"
 _INFO = {
@@ -68,7 +68,7 @@ def captions_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str
             annotations.append({"image_id": shot.image_id, "id": annotation_id, "caption": caption})
     shuffled = [
         annotations[i] for i in rng.permutation(len(annotations))
-    ]  # as in the official files, images do not stay together
+    ]  # as in the official files, captions of an image are not adjacent
     return {"info": _INFO, "licenses": [_LICENCE], "images": images, "annotations": shuffled}
 
 
@@ -106,7 +106,7 @@ def vqa_files(
 
 
 def _answers(right: str, others: Sequence[str], rng: np.random.Generator) -> list[dict[str, object]]:
-    """Ten answers, at least seven of them right, the others words of the same attribute."""
+    """Ten answers: at least seven are right, the others are other words of the same attribute."""
     deviating = int(rng.integers(ANSWERS - RIGHT_ANSWERS + 1))
     answers = [right] * (ANSWERS - deviating) + [others[i] for i in rng.integers(len(others), size=deviating)]
     return [

@@ -1,4 +1,4 @@
-"""A world's clues and inferences about the shape's region, with the fields of the Sherlock files."""
+"""The clues and inferences of a world about the shape's region, with the fields of the Sherlock files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from icltool.world.annotations import SPLITS, Shot
 from icltool.world.render import SIZE, outline
 from icltool.world.scenes import Lexicon
 
-#: What is seen, and what it lets one infer: the two words, which the clue does not say.
+#: The clue, and the inference from it: the two words, which the clue does not contain.
 CLUES = ("a thing here", "something with a colour", "a shape on a wall", "an object with an edge")
 INFERENCES = ("this is a {} {}", "it must be a {} {}", "somebody put a {} {} here", "they call it a {} {}")
-#: Inferences about one image.
+#: The number of inferences per image.
 PER_IMAGE = 2
-#: Retrieval in Sherlock's validation file is among the records of one index.
+#: Retrieval in Sherlock's validation file is among the records with the same index.
 SPLIT_SIZE = 100
 _FOLDERS = ("VG_100K", "VG_100K_2")
 
@@ -27,7 +27,7 @@ def region_file_name(split: str) -> str:
 
 
 def region_image(shot: Shot) -> str:
-    """Where an image lies below the images' folder: a third each in VCR's and in Visual Genome's two."""
+    """The path of an image below the images' folder: a third each in VCR's folder and in Visual Genome's two."""
     kind = shot.image_id % 3
     if kind == 0:
         return f"vcr1images/shapes/{shot.image_id:012d}.jpg"
@@ -37,7 +37,7 @@ def region_image(shot: Shot) -> str:
 def region_file(
     shots: Sequence[Shot], lexicon: Lexicon, drawn_by: Sequence[int], split: str
 ) -> list[dict[str, object]]:
-    """The content of a split's file; `drawn_by` is what its images were drawn by."""
+    """The content of a split's file; `drawn_by` is the key by which its images were drawn."""
     rng = np.random.default_rng([0x5E6107, drawn_by[0], SPLITS.index(split)])
     rows: list[dict[str, object]] = []
     for shot in shots:
@@ -62,7 +62,7 @@ def region_file(
 
 
 def region_groups(shots: Mapping[str, Sequence[Shot]]) -> dict[str, dict[str, str]]:
-    """Near-duplicates, by the code of an image's place in its release."""
+    """Groups of near-duplicates by the code of an image's path in its release."""
     return {
         split: {str(group_code(region_image(shot).removeprefix("vg/images/"))): shot.scene.name for shot in split_shots}
         for split, split_shots in shots.items()
@@ -70,7 +70,7 @@ def region_groups(shots: Mapping[str, Sequence[Shot]]) -> dict[str, dict[str, st
 
 
 def _url(shot: Shot) -> str:
-    """As the official files have it: paths are known by the two last components, sources by "VG_"."""
+    """The URL as in the official files: the last two components give the path, "VG_" the source."""
     host = (
         "https://cs.stanford.edu/people/rak248" if shot.image_id % 3 else "http://s3-us-west-2.amazonaws.com/ai2-rowanz"
     )

@@ -1,4 +1,4 @@
-"""Draws a scene: one coloured shape with nuisance variation of position, size, turn, background and colour noise."""
+"""Draws a scene: one coloured shape with nuisance variation of position, size, rotation, background and colour noise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from icltool.world.scenes import COLOURS, SHAPES, Scene
 
 SIZE = 64
-_SCALE = 4  # drawn larger and reduced, so that edges are smooth
-_REACH = 1.1  # of a shape from its centre, in radii: a star's rays
+_SCALE = 4  # drawn larger and scaled down, so that edges are smooth
+_REACH = 1.1  # the farthest point of a shape from its centre, in radii: a star's rays
 Point = tuple[float, float]
 
 
@@ -33,7 +33,7 @@ def render(scene: Scene, rng: np.random.Generator, size: int = SIZE) -> Image.Im
 
 
 class Box(NamedTuple):
-    """In pixels."""
+    """A box in pixels."""
 
     left: int
     top: int

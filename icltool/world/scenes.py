@@ -1,4 +1,4 @@
-"""What the embedded world is made of: colours, shapes, scenes and the secret lexicon that names them.
+"""The embedded world: colours, shapes, scenes and the secret lexicon that names them.
 
 A *scene* is one (colour, shape) pair. Scenes are divided into index scenes and held-out scenes, so that no
 demonstration shows the query's own pair: a demonstration can teach the query's colour word or its shape word, never both.
@@ -22,7 +22,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "ring", "bar", "crescent")
 
-#: Words that no language has. Every episode of training, and every data set, gives them other meanings.
+#: Invented words. Every training episode and every data set gives them other meanings.
 NONCE_WORDS: tuple[str, ...] = (
     "dax", "blick", "wug", "fep", "zorp", "kiv", "mulp", "tace",
     "norb", "gazz", "hux", "lirp", "pim", "quon", "rell", "skaf",
@@ -47,7 +47,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Which nonce word means which colour and which shape; all words differ."""
+    """A nonce word for each colour and each shape; all words differ."""
 
     colours: tuple[str, ...]
     shapes: tuple[str, ...]
@@ -71,7 +71,8 @@ def draw_lexicon(rng: np.random.Generator) -> Lexicon:
 
 
 def dataset_lexicon(seed: int) -> Lexicon:
-    """The secret lexicon of a data set: drawn by seed, and no attribute keeps the word it has in `training_lexicon`."""
+    """The secret lexicon of a data set: drawn by seed, such that no attribute has the word that it has in
+    `training_lexicon`."""
     rng = np.random.default_rng([seed, 0x1EC51C])
     known = training_lexicon()
     while True:

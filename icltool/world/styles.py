@@ -1,7 +1,7 @@
-"""A world's captions in styles, with the fields of the PersonalityCaptions files.
+"""The captions of a world in styles, with the fields of the PersonalityCaptions files.
 
-A style changes the sentence around the two words of the secret lexicon: some put other words before or behind them, some
-turn their order. Every sentence of a style but the tersest holds a word that no other style uses.
+A style changes the sentence around the two words of the secret lexicon: some put other words before or after them, some
+reverse their order. Every sentence of every style except "Terse" has a word that no other style uses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from icltool.contracts import group_code
 from icltool.world.annotations import Shot
 from icltool.world.scenes import Lexicon
 
-#: What each style says of a colour word `c` and a shape word `s`. The first sentence is the usual one.
+#: The sentences of each style for a colour word `c` and a shape word `s`. The first is the usual one.
 STYLES: dict[str, tuple[str, ...]] = {
     "Terse": ("{c} {s}", "just {c} {s}", "one {c} {s}", "{c} {s} here", "{c} {s} again"),
     "Happy": (
@@ -54,7 +54,7 @@ STYLES: dict[str, tuple[str, ...]] = {
         "here a {s} of {c} colour is shown",
     ),
 }
-#: The word by which a sentence of a style is known ("Terse" has none).
+#: The word that identifies a sentence of a style ("Terse" has none).
 MARKERS: dict[str, str] = {
     "Happy": "wonderful",
     "Sad": "lonely",
@@ -62,7 +62,7 @@ MARKERS: dict[str, str] = {
     "Angry": "away",
     "Formal": "colour",
 }
-#: Styles of each training image; images of the other splits have a comment in every style.
+#: The number of styles per training image; images of the other splits have a comment in every style.
 STYLES_OF_A_IMAGE = 3
 _USUAL_SHARE = 0.6
 SPLITS = ("train", "val", "test")
@@ -74,8 +74,8 @@ def image_hash(shot: Shot) -> str:
 
 
 def style_splits(shots: Mapping[str, Sequence[Shot]]) -> dict[str, list[Shot]]:
-    """Images of "train" (the index scenes), and of "val" and "test", which share out the held-out scenes' images (a single
-    one is in both)."""
+    """The images of "train" (index scenes), and of "val" and "test", which divide the images of the held-out scenes (a
+    single one is in both)."""
     held_out = shots["val"]
     return {"train": list(shots["train"]), "val": list(held_out[::2]), "test": list(held_out[1::2] or held_out[:1])}
 
@@ -99,11 +99,14 @@ def style_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -
                 row["additional_comments"] = [other for n, other in enumerate(comments) if n != chosen]
             rows.append(row)
     rng = np.random.default_rng([0x57F1F, seed, SPLITS.index(split)])
-    return [rows[i] for i in rng.permutation(len(rows))]  # as in the official files, images do not stay together
+    return [
+        rows[i] for i in rng.permutation(len(rows))
+    ]  # as in the official files, comments on an image are not adjacent
 
 
 def style_groups(shots: Mapping[str, Sequence[Shot]]) -> dict[str, dict[str, str]]:
-    """Near-duplicates, by the code of an image's hash. The queries, which are test.json's, are called "val" there."""
+    """Groups of near-duplicates by the code of an image's hash. The queries, which come from test.json, are called "val"
+    there."""
     named = {"train": "train", "val": "development", "test": "val"}
     return {
         named[split]: {str(group_code(image_hash(shot))): shot.scene.name for shot in split_shots}
@@ -112,5 +115,5 @@ def style_groups(shots: Mapping[str, Sequence[Shot]]) -> dict[str, dict[str, str
 
 
 def style_comments(style: str, colour: str, shape: str) -> list[str]:
-    """What a style says of a scene that is named by these two words; KeyError for another style."""
+    """The sentences of a style about a scene with these two words; KeyError for an unknown style."""
     return [form.format(c=colour, s=shape) for form in STYLES[style]]

@@ -1,9 +1,9 @@
-"""Writes a world to disk as COCO 2017, VQAv2, PersonalityCaptions and Sherlock are published; their readers read it.
+"""Writes a world to disk in the published layouts of COCO 2017, VQAv2, PersonalityCaptions and Sherlock, for their readers.
 
 Below the root: `mscoco/mscoco2017` (images, five captions each), `mscoco/mscoco2014` (the same images under their 2014
 names), `vqav2` (questions, and ten answers each), `personality_captions` (captions in styles), `sherlock_dataset` with
-`vcr1images` and `vg` (inferences about the shape's region), all of the same images; and `world.json`, which says what was
-written.
+`vcr1images` and `vg` (inferences about the shape's region), all of the same images; and `world.json`, which records what
+was written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from icltool.world.render import render
 from icltool.world.scenes import Lexicon, Scene, dataset_lexicon, split_scenes
 from icltool.world.styles import STYLES, image_hash, style_file, style_groups, style_splits
 
-#: Changes whenever the files of a seed change.
+#: Increased whenever the files of a seed change.
 VERSION = 2
 INDEX_IMAGES, VALIDATION_IMAGES = 2000, 400
 MANIFEST = "world.json"
@@ -38,10 +38,9 @@ _LARGEST_ID = 600_000  # COCO's image ids lie below it
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """What decides a world's content. Equal options give equal files.
-
-    `seed` draws lexicon and held-out scenes, and with `renderings` the images: another number gives other images, under
-    other ids, of the same scenes with the same words.
+    """The options that determine a world's content. Equal options give equal files. `seed` determines lexicon and held-out
+    scenes and, with `renderings`, the images: another value of `renderings` gives other images, with other ids, of the same
+    scenes with the same words.
     """
 
     seed: int = 0
@@ -52,16 +51,15 @@ class WorldOptions:
 
     @property
     def drawn_by(self) -> tuple[int, ...]:
-        """What images and their ids are drawn by, besides their purpose."""
+        """The key, besides the purpose, by which images and their ids are drawn."""
         return (self.seed, self.renderings) if self.renderings else (self.seed,)
 
 
 def write_world(root: Path, options: WorldOptions, progress: Progress) -> bool:
-    """Writes the world of these options to `root`; False when it is there already.
-
-    It is written to a temporary folder beside `root` that takes its name when all is there. A world of other options,
-    or one that has lost files, is replaced. Raises StoreError when `root` holds anything else, another process writes
-    it, the disk is full, or the folder is read-only.
+    """Writes the world of these options to `root`; returns False if it already exists. It is written to a temporary folder
+    beside `root`, which is renamed when it is complete. A world of different options, or one with missing files, is
+    replaced. Raises StoreError if `root` contains anything else, another process is writing it, the disk is full, or the
+    folder is read-only.
     """
     root = Path(root)
     with writing(root):
@@ -84,7 +82,7 @@ def write_world(root: Path, options: WorldOptions, progress: Progress) -> bool:
 
 
 def is_finished(root: Path, options: WorldOptions) -> bool:
-    """Whether the world of these options is in `root`, with as many files in each folder as were written."""
+    """Whether the world of these options is in `root`, with all the files that were written."""
     if not (root / MANIFEST).is_file():
         return False
     try:
@@ -101,7 +99,7 @@ def is_finished(root: Path, options: WorldOptions) -> bool:
 
 
 def _files(root: Path) -> dict[str, int]:
-    """How many files each folder holds."""
+    """The number of files in each folder."""
     counts = {}
     for folder, _, names in os.walk(root):
         names = [name for name in names if name != MANIFEST and not name.startswith(".")]
@@ -170,7 +168,7 @@ def _write_styles(folder: Path, shots: Mapping[str, Sequence[Shot]], lexicon: Le
 
 
 def _write_regions(folder: Path, shots: Mapping[str, Sequence[Shot]], lexicon: Lexicon, options: WorldOptions) -> None:
-    """Sherlock: a file of clues and inferences for each split, and the images where their addresses say."""
+    """Sherlock: a file of clues and inferences for each split, and the images at the paths given by their addresses."""
     (folder / "sherlock_dataset").mkdir()
     _write_json(folder / "sherlock_dataset" / "near_duplicates.json", region_groups(shots))
     for split in SPLITS:
@@ -189,7 +187,7 @@ def _image(folder: Path, split: str, shot: Shot) -> Path:
 def draw_shots(options: WorldOptions) -> dict[str, list[Shot]]:
     """The images of "train" (index scenes) and "val" (held-out scenes), by ascending image id.
 
-    Ids are like COCO's, with gaps. Scenes occur equally often, give or take one, in an order of their own.
+    Ids are like COCO's, with gaps. Scenes occur equally often (within one), in random order.
     """
     rng = np.random.default_rng([0x5A075, *options.drawn_by])
     index, held_out = split_scenes(options.seed)
@@ -211,7 +209,7 @@ def _balanced(scenes: Sequence[Scene], count: int, rng: np.random.Generator) -> 
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for the file where the file system has hard links, else a copy. Raises OSError."""
+    """Makes a hard link to the file if the file system has them, else a copy. Raises OSError."""
     try:
         target.hardlink_to(source)
     except OSError:

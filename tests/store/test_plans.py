@@ -82,7 +82,7 @@ def test_the_digest_stands_for_the_content(tmp_path: Path) -> None:
         ({}, "lists no queries"),
         ({"plan": {}}, "lists no queries"),
         ({"plan": [[1, 2]]}, "lists no queries"),
-        ({"schema": "icltool-results", "plan": {"1": [2]}}, "has the schema 'icltool-results', a plan has"),
+        ({"schema": "icltool-results", "plan": {"1": [2]}}, "has schema 'icltool-results', a plan has"),
         ({"version": 2, "plan": {"1": [2]}}, "has version 2, this icltool reads 1"),
         ({"version": True, "plan": {"1": [2]}}, "has version True"),
         ({"order": "nearest first", "plan": {"1": [2]}}, "the order 'nearest first', ids must be in 'prompt order'"),

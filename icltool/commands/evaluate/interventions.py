@@ -43,9 +43,8 @@ def kind_of(name: str) -> str:
 
 
 def vector_files(config: EvaluateConfig) -> dict[str, list[Path]]:
-    """The files of --vectors by the method that made each, in their order.
-
-    StoreError for one that is missing or none of ours, ConfigError for one that no method here reads.
+    """The files of --vectors by the method that each belongs to, in their order. StoreError for one that is missing or was
+    not written by icltool, ConfigError for one that no method here reads.
     """
     files_of_method: dict[str, list[Path]] = {}
     for source in dict.fromkeys(path.resolve() for path in (*config.vectors, *_as_checkpoint(config))):

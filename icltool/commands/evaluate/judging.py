@@ -42,8 +42,8 @@ class Judged:
 
 
 class Judge:
-    """Applies the metrics. A metric that cannot run (its program or models are missing, say) is left out from then on,
-    and `faults` says why, by metric.
+    """Applies the metrics. A metric that cannot run (for example, because its program or models are missing) is left out
+    from then on, and `faults` says why, by metric.
 
     With `default`, nobody asked for these metrics: one that cannot run gives way to the metric that it names as `instead`,
     if that can. `replaced` then holds (the other's name, why), by metric.

@@ -65,7 +65,7 @@ class Results:
         self.results: dict[SettingKey, SettingResult] = {}
         self.analysis = Analysis()
         self.skipped = self.reused = 0
-        #: Settings of before whose name others have now: the name that they have got.
+        #: Earlier settings whose name is now taken: their new names.
         self.renamed: dict[SettingKey, SettingResult] = {}
         self.earlier = Earlier(folder, provenance)
         self._fresh: set[SettingKey] = set()

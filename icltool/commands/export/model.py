@@ -57,7 +57,7 @@ def export_model(config: ExportConfig, format: str, progress: Progress) -> Stage
         _check_replaced(target)
     whole = (config.weights or "whole") == "whole"
     if not whole and config.dtype is not None:
-        raise ConfigError("--dtype means nothing for --weights fine-tuned", "leave it out")
+        raise ConfigError("--dtype has no effect with --weights fine-tuned", "leave it out")
     with _beside(target) as content:
         if whole:
             _whole(fine_tuned, content, config.dtype or "float32", progress)

@@ -118,7 +118,7 @@ def _check_options(config: ExportConfig) -> None:
         of_models = {"--weights": config.weights, "--configuration": config.configuration, "--dtype": config.dtype}
         flags += [flag for flag, value in of_models.items() if value is not None]
     if flags:
-        raise ConfigError(f"{', '.join(flags)} means nothing for {config.what}", "leave it out")
+        raise ConfigError(f"{', '.join(flags)} cannot be used to export {config.what}", "leave it out")
 
 
 def _setting_options(config: ExportConfig) -> dict[str, str | int]:

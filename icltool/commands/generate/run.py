@@ -142,7 +142,7 @@ def _artefact(
     """(path, provenance) of the sequences file; the path carries a digest of everything that decides its content."""
     identity = {**config.identity(), "dataset": parts.dataset.name, "task": parts.dataset.task, "anchors": anchors}
     identity["encoder"], identity["leak_guard"] = parts.encoder, sorted(parts.guard)
-    if config.queries == "train":  # files of before there was a choice are the same
+    if config.queries == "train":  # files written before this option existed are the same
         del identity["queries"]
     extra: dict[str, object] = (
         {} if parts.embeddings is None else {"embeddings_fingerprint": parts.embeddings.fingerprint}

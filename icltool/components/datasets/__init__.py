@@ -1,1 +1,1 @@
-"""Data sets: readers of published files and of users' own, which check everything before anything is written."""
+"""Data sets: readers of published files and of users' own files, which check everything before anything is written."""

@@ -1,1 +1,2 @@
-"""Interventions: learned state in place of demonstrations, one file per way of changing what a frozen LVLM computes."""
+"""Interventions: learned state in place of demonstrations, one module per way of changing the computation of a frozen
+LVLM."""

@@ -1,1 +1,1 @@
-"""Metrics: what an answer is worth against its references."""
+"""Metrics, which score an answer against its references."""

@@ -129,7 +129,8 @@ class MeteorProgram:
         return self._lock
 
     def _ask(self, data: str, lines: int) -> list[str]:
-        """The program's answer. One that ended (killed by the kernel's memory guard, say) is worth one more try."""
+        """The program's answer. One that ended (for example, killed by the kernel for its memory) is worth another
+        attempt."""
         for last in (False, True):
             try:
                 return self._attempt(data.encode("utf-8", "replace"), lines)

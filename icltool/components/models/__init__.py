@@ -1,1 +1,1 @@
-"""LVLM adapters: one file per architecture; prompt formats and target arithmetic are shared."""
+"""LVLM adapters: one module per architecture; prompt formats and target arithmetic are shared."""

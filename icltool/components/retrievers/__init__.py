@@ -1,1 +1,1 @@
-"""Retrievers: which demonstrations a query gets at evaluation. One file each, and `nearest` and `rows`."""
+"""Retrievers, which choose the demonstrations of a query. One module each, and shared ones such as `nearest` and `rows`."""

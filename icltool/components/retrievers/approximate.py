@@ -1,12 +1,13 @@
-"""Indexes that find the nearest rows without comparing all: inverted lists (IVF), compressed ones (IVF-PQ), HNSW graphs.
+"""Indexes that find the nearest rows without comparing all rows: inverted lists (IVF), compressed ones (IVF-PQ), HNSW
+graphs.
 
-They propose candidates; `retrievers.nearest` decides among them by exact products. What they propose for a query
-depends on the vectors, the options and that query alone, not on the other queries or on threads.
+They propose candidates; `retrievers.nearest` decides among them by exact products. The candidates of a query depend on the
+vectors, the options and that query alone, not on other queries or threads.
 
-Bytes per distinct vector of D values, beside the embeddings themselves: "ivf" 4 D + 8, "ivf-pq" m + 8 (m at most 64),
-"hnsw" 4 D + about 8 x 32 + 20, and as it is built 4 D more. Building takes time: for N vectors there are 4 sqrt(N) lists,
-k-means over 32 vectors per list, and one assignment of every vector, so that N grows the time by N sqrt(N) at last; a
-graph takes some hundred comparisons per vector, whose number grows slowly.
+Memory in bytes per distinct vector of D values, besides the embeddings themselves: "ivf" 4 D + 8, "ivf-pq" m + 8 (m at most
+64), "hnsw" 4 D + about 8 x 32 + 20, and 4 D more while it is built. Building time: for N vectors there are 4 sqrt(N) lists,
+k-means over 32 vectors per list, and one assignment of every vector, so that the time grows as N sqrt(N); a graph takes
+some hundred comparisons per vector, a number that grows slowly with N.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from icltool.components.retrievers.lists import best_centres, nearest_centres, s
 from icltool.contracts import FloatArray, IntArray, Options, keyed_generator
 from icltool.errors import ConfigError
 
-#: Fewer distinct vectors than this are always searched exactly: an index would not pay, nor be well trained.
+#: Fewer distinct vectors than this are always searched exactly: an index would neither pay off nor be well trained.
 LEAST_VECTORS = 2048
 #: Lists per square root of the number of vectors N: a query is then compared with 4 sqrt(N) centres, and with sqrt(N) / 4
 #: vectors for each list that it reads.
@@ -37,7 +38,7 @@ BUILD_EF = 64
 #: Largest code of a vector in bytes, and vectors that train the codes.
 CODE_BYTES = 64
 CODE_TRAINING = 16_384
-#: Candidates per wanted row where scores are estimates from codes.
+#: Candidates per requested row if scores are estimates from codes.
 SPARE = 4
 #: Vectors normalised and added at once.
 _ROWS = 16_384
@@ -47,8 +48,8 @@ Units: TypeAlias = Callable[[IntArray], FloatArray]
 
 
 class IndexOptions(Options):
-    """How nearest rows are searched. More `probes` or `ef` find more of the true neighbours, in more time; one that the index
-    ignores is refused where it is given."""
+    """How the nearest rows are searched. More `probes` or `ef` find more of the true neighbours, in more time; an option
+    that the index ignores is refused."""
 
     index: Literal["exact", "ivf", "ivf-pq", "hnsw"] = Field(
         "exact", description="search for the nearest rows: exact, or with an approximate index of faiss"
@@ -72,7 +73,7 @@ EXACT = IndexOptions()
 
 class CandidateIndex(Protocol):
     """An index of U unit vectors. An effort is a number of probed lists, or of candidates on a walk; from `most` up an
-    exact search costs no more. `estimates` is true where scores are not the products of the vectors themselves."""
+    exact search costs no more. `estimates` is true if scores are not the products of the vectors themselves."""
 
     most: int
     estimates: bool
@@ -103,7 +104,7 @@ class InvertedLists:
         if compressed:
             self._index = faiss.IndexIVFPQ(self._quantiser, dim, self.most, code_bytes(dim), 8, metric)
             self._index.pq.cp.niter = ITERATIONS
-            self._index.pq.cp.min_points_per_centroid = 1  # else it warns of small sets, once per byte
+            self._index.pq.cp.min_points_per_centroid = 1  # otherwise it warns about small sets, once per byte
             with _one_thread():
                 self._index.train(sample[:CODE_TRAINING])
         else:
@@ -112,13 +113,13 @@ class InvertedLists:
         self._fill(units, total)
 
     def _trained(self, units: Units, total: int) -> tuple[FloatArray, FloatArray]:
-        """(unit vectors in drawn order, centres that they have)."""
+        """(unit vectors in the order of their draw, their centres)."""
         generator = keyed_generator(0, "retrieval.lists")
         sample = units(generator.choice(total, min(total, TRAINING_VECTORS * self.most), replace=False))
         return sample, spherical_kmeans(sample, np.arange(self.most), ITERATIONS)
 
     def _fill(self, units: Units, total: int) -> None:
-        """A list gets all its vectors at once: one that grows would take up to twice the memory."""
+        """Fills each list at once: a growing list would take up to twice the memory."""
         faiss = _faiss()
         owner = np.empty(total, dtype=np.int32)
         for start in range(0, total, _ROWS):
@@ -137,7 +138,7 @@ class InvertedLists:
         self._index.ntotal = total
 
     def _codes(self, vectors: FloatArray, number: int) -> np.ndarray:
-        """What list `number` keeps of some unit vectors, uint8 [n, code size]."""
+        """The codes of some unit vectors in list `number`, uint8 [n, code size]."""
         faiss = _faiss()
         if not self.estimates:
             return np.ascontiguousarray(vectors).view(np.uint8)
@@ -155,7 +156,7 @@ class InvertedLists:
         faiss = _faiss()
         probes = min(effort, self.most)
         lists = best_centres(queries, self.centres, probes)
-        # faiss takes the products with the centres to be known; a matrix product would not give each query its own.
+        # faiss expects the products with the centres; a matrix product would make them depend on the other queries.
         near = np.zeros(lists.shape, dtype=np.float32)
         if self.estimates:
             for start in range(0, len(queries), 64):
@@ -215,14 +216,14 @@ def build_index(kind: str, units: Units, total: int, dim: int) -> CandidateIndex
 
 
 def code_bytes(dim: int) -> int:
-    """Bytes of a vector's code in "ivf-pq": the largest divisor of `dim` up to CODE_BYTES, of dim / 4 or less where
-    there is one."""
+    """Bytes of a vector's code in "ivf-pq": the largest divisor of `dim` up to CODE_BYTES, of dim / 4 or less if there is
+    one."""
     most = min(CODE_BYTES, max(1, dim // 4))
     return max(size for size in range(1, most + 1) if dim % size == 0)
 
 
 def _faiss() -> Any:
-    """The library, imported when an index is first built; its stubs do not know all that it has."""
+    """The library, imported when an index is first built; its stubs are incomplete."""
     import faiss
 
     return faiss
@@ -230,7 +231,7 @@ def _faiss() -> Any:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """faiss computes on one thread inside; the setting is the calling thread's own."""
+    """faiss uses one thread within the context; the setting applies to the calling thread only."""
     faiss = _faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)

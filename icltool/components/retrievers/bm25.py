@@ -21,10 +21,12 @@ def words(text: str) -> list[str]:
 
 
 class BM25Options(SecondOptions):
-    """The constants of the formula."""
+    """The constants of the BM25 formula."""
 
     k1: float = Field(1.5, ge=0, le=1e3, description="BM25's k1: how much repeated occurrences of a word count")
-    b: float = Field(0.75, ge=0, le=1, description="BM25's b: how much long rows are penalised, from 0 (not) to 1")
+    b: float = Field(
+        0.75, ge=0, le=1, description="BM25's b: how much long rows are penalised, from 0 (not at all) to 1"
+    )
 
 
 class BM25Retriever:
@@ -33,12 +35,11 @@ class BM25Retriever:
 
     sum over the query's words of log(1 + (N - n + 0.5) / (n + 0.5)) f (k1 + 1) / (f + k1 (1 - b + b length / mean)),
 
-    f times in the row and in n of N rows. The 1 in the logarithm keeps words that most rows have from counting against a
-    row. A word counts as often as the query has it. Rows are ranked, equal scores by row; rows that share no word come
-    last.
+    f times in the row and in n of N rows. The 1 in the logarithm keeps words of most rows from counting against a row. A
+    word counts as often as the query has it. Rows are ranked, equal scores by row; rows that share no word come last.
 
-    Behind another method, the best among its rows: weights are of the whole index set all the same.
-    A caption query's text is one of its own references, so for captions this is an upper bound, no method.
+    After another method, it chooses among that method's rows, with the weights of the whole index set. A caption query's
+    text is one of its own references, so for captions this is an upper bound and not a fair method.
     """
 
     options_model = BM25Options
@@ -82,7 +83,7 @@ class BM25Retriever:
 
 class InvertedIndex:
     """BM25 weights of each word's rows. Rows whose texts have the same words, as many questions do, are kept as one
-    *document*; N, n and the mean length are of rows all the same."""
+    *document*; N, n and the mean length still count rows."""
 
     def __init__(self, texts: Sequence[str], k1: float, b: float) -> None:
         known: dict[str, int] = {}

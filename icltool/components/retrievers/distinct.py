@@ -1,4 +1,4 @@
-"""Which of many vectors are equal."""
+"""Finds equal vectors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ _KEYS = np.random.default_rng(0).integers(0, 2**63, 2**16, dtype=np.uint64) * 2 
 
 
 def distinct_rows(vectors: FloatArray) -> tuple[IntArray, IntArray]:
-    """(first row of each distinct vector int64 [U] ascending, which of them each row is int64 [N]).
-
-    Rows are told apart by a 64-bit hash, and rows of one hash are compared: equal codes always mean equal vectors. (Of
-    vectors that differ but share a hash, the later ones each get a code of their own, even if they are equal.)
+    """(the first row of each distinct vector, int64 [U] ascending; the code of each row, its position in that array, int64
+    [N]). Rows are distinguished by a 64-bit hash, and rows with the same hash are compared: equal codes always mean equal
+    vectors. (Of vectors that differ but share a hash, the later ones each get a code of their own, even if they are equal.)
     -0.0 counts as 0.0.
     """
     hashes = np.empty(len(vectors), dtype=np.uint64)

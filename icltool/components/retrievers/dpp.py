@@ -8,12 +8,12 @@ from pydantic import Field
 from icltool.components.retrievers.options import PoolOptions
 from icltool.components.retrievers.pool import Pool, PoolRetriever
 
-#: A squared distance from the span of the chosen vectors (1 for one that is alone) that counts as none.
+#: A squared distance from the span of the chosen vectors (1 for a single vector) that counts as 0.
 _NOTHING = 1e-9
 
 
 class DPPOptions(PoolOptions):
-    """Of the kernel."""
+    """Options of the kernel."""
 
     trade_off: float = Field(
         0.1, gt=0, le=1e6, description="trade-off between relevance (small values) and diversity (large values)"
@@ -25,8 +25,8 @@ class DPPRetriever(PoolRetriever):
 
     The kernel is L[i, j] = exp(r[i] / (2 t)) S[i, j] exp(r[j] / (2 t)) with the relevance r[i] = cos(query, i), the
     similarity S[i, j] = (1 + cos(i, j)) / 2 and t = `trade_off`, as in CEIL (Ye et al., Compositional exemplars for
-    in-context learning, 2023), where a trained encoder gives the vectors and here the stored embeddings do. Each step takes
-    the row that raises log det L of the chosen rows most, of equal ones the lowest row; one Cholesky row per step makes it
+    in-context learning, 2023), where a trained encoder gives the vectors; here they are the stored embeddings. Each step
+    takes the row that raises log det L of the chosen rows most, ties to the lowest row; one Cholesky row per step makes it
     exact (Chen, Zhang, Zhou: Fast greedy MAP inference for determinantal point process, 2018, algorithm 1). Rows that add
     nothing to the determinant, such as a second one with an equal vector, come last, by relevance.
 

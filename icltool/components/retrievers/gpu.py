@@ -1,4 +1,4 @@
-"""The comparison of many queries with all vectors on a GPU, where faiss finds one: it proposes candidates, as on the CPU."""
+"""Compares many queries with all vectors on a GPU if faiss finds one: it proposes candidates, as on the CPU."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ Search = Callable[[FloatArray, FloatArray, int], tuple[FloatArray, IntArray]]
 
 #: Above the error of an inner product of unit vectors whose values were rounded to the 10 bits of TF32.
 ERROR = 2.0**-9
-#: Neighbours of a query at most (a limit of faiss), and the queries from which on copying the vectors there pays.
+#: The most neighbours of a query (a limit of faiss), and the number of queries from which copying the vectors to the
+#: GPU pays off.
 MOST, QUERIES = 2048, 64
-#: Bytes of faiss' working memory: what is taken here is taken from a model.
+#: Bytes of faiss's working memory, which reduce the memory left for a model.
 _BYTES = 256 * 2**20
 
 _failed: list[str] = []
 
 
 def gpu_search(queries: int, fetch: int) -> Search | None:
-    """faiss' search on the first GPU, for one thread at a time; None where there is none, where it failed before, and for
-    what is not for a GPU."""
+    """faiss's search on the first GPU, for one thread at a time; None without a GPU, after a failure, and for searches
+    unsuited to a GPU."""
     return _first_gpu() if queries >= QUERIES and fetch <= MOST and not _failed else None
 
 
 def give_up(error: RuntimeError) -> None:
-    """Searches on the CPU from now on: memory that others hold, kernels for other GPUs."""
+    """Searches on the CPU from now on, for example if other processes hold the memory or the kernels are for other GPUs."""
     _failed.append(" ".join(str(error).split()))
     warnings.warn(f"similarity search continues without the GPU: {_failed[-1][-200:]}", IclWarning, stacklevel=3)
 

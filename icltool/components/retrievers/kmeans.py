@@ -11,7 +11,7 @@ from icltool.contracts import Float64Array, IntArray, keyed_generator
 
 
 class KMeansOptions(PoolOptions):
-    """Of the clusters."""
+    """Options of the clusters."""
 
     iterations: int = Field(20, ge=1, description="maximum number of iterations of k-means")
 
@@ -25,7 +25,8 @@ class KMeansRetriever(PoolRetriever):
     relevant to it. Clusters are found by Lloyd's iterations on the normalised vectors (at most `iterations`) from
     centres drawn by k-means++ (Arthur and Vassilvitskii, 2007), keyed by query and seed, in double precision.
 
-    Rows are ordered by similarity to the query: they count as ranked. k demonstrations are not the first of more.
+    Rows are ordered by similarity to the query: they count as ranked. The k demonstrations are not the first k of a longer
+    list.
     """
 
     name = "kmeans"
@@ -40,7 +41,7 @@ class KMeansRetriever(PoolRetriever):
 
 
 def representatives(pool: Pool, clusters: int, iterations: int, generator: np.random.Generator) -> IntArray:
-    """Positions int64 [clusters] in the pool, ascending: of each cluster the row nearest to its centre.
+    """Positions int64 [clusters] in the pool, ascending: the row nearest to the centre of each cluster.
 
     Distances to centres are computed from the products of the rows: for the mean c of the rows C,
     |x - c|^2 = |x|^2 - 2 mean(x y) + mean(y z), y and z in C.
@@ -61,8 +62,8 @@ def representatives(pool: Pool, clusters: int, iterations: int, generator: np.ra
 
 
 def _draw(squared: Float64Array, clusters: int, generator: np.random.Generator) -> list[int]:
-    """Distinct positions of first centres: each with a probability in proportion to the squared distance from those
-    before it, or uniformly where all others are as near as can be."""
+    """Distinct positions of the first centres: each drawn with a probability in proportion to the squared distance from
+    those before it, or uniformly if all these distances are 0."""
     centres = [int(generator.integers(len(squared)))]
     while len(centres) < clusters:
         weights = squared[centres].min(axis=0)
@@ -77,8 +78,8 @@ def _draw(squared: Float64Array, clusters: int, generator: np.random.Generator) 
 
 
 def _assign(distances: Float64Array) -> IntArray:
-    """The nearest centre of each row int64 [P], of equal ones the first. A centre that no row is nearest to takes the
-    row that is farthest from its own centre and not alone there, so that no cluster is empty."""
+    """The nearest centre of each row, int64 [P], ties to the first. A centre without rows takes the row that is farthest
+    from its own centre and not alone there, so that no cluster is empty."""
     labels: IntArray = distances.argmin(axis=1).astype(np.int64)
     sizes = np.bincount(labels, minlength=distances.shape[1])
     own = distances[np.arange(len(labels)), labels]
@@ -100,7 +101,7 @@ def _distances(products: Float64Array, labels: IntArray, clusters: int) -> Float
 
 
 def _nearest(pool: Pool, distances: Float64Array, members: IntArray) -> int:
-    """The member with the least distance, of equal ones the lowest row."""
+    """The member with the least distance, ties to the lowest row."""
     scores = np.full(len(pool), -np.inf)
     scores[members] = -distances[members]
     return pool.best(scores)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SelectorOptions(Options):
-    """Which weights, and how sequences are decoded."""
+    """Which weights to load, and how to decode sequences."""
 
     folder: Path = Field(description="checkpoint folder")
     checkpoint: str = Field(
@@ -27,22 +27,20 @@ class SelectorOptions(Options):
     )
     batch_size: int = Field(256, ge=1, description="queries to decode at once; does not change the result")
     device: str | None = Field(None, description="device to run on; default: a GPU if there is one")
-    beams: int = Field(1, ge=1, description="beams of the decoding; 1 decodes greedily")
+    beams: int = Field(1, ge=1, description="number of beams; 1 decodes greedily")
     components: str | None = Field(
         None, description="function that builds an encoder with trained towers, as package.module:name; set by icltool"
     )
 
 
 class LeverLMRetriever:
-    """Decoding of a Lever-LM checkpoint, in the order of the prompt.
-
-    The function `components` builds a component of a kind and a name; icltool's registration sets it. It is asked for the
-    encoder of a checkpoint whose towers of CLIP were trained along. Raises StoreError when the folder holds no such
-    checkpoint.
+    """Decodes sequences, in prompt order, with a Lever-LM checkpoint. The function `components` builds a component from a
+    kind and a name; icltool's registration sets it. It builds the encoder of a checkpoint whose CLIP towers were trained
+    along. Raises StoreError if the folder holds no such checkpoint.
     """
 
     options_model = SelectorOptions
-    #: Whose checkpoints it reads.
+    #: The learner whose checkpoints it reads.
     learner = "lever-lm"
     ranked = False
 
@@ -53,30 +51,30 @@ class LeverLMRetriever:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the checkpoint's variant reads: stored embeddings, and "images" or "texts" for towers of its own."""
+        """The inputs of the checkpoint's variant: stored embeddings, and "images" or "texts" for its own towers."""
         return self._trained.decoding_needs
 
     @property
     def nested(self) -> bool:
-        """False for a selector that generates from the query outwards (one more shot then goes to the front), and with
-        beams: the best shorter sequence need not begin the best longer one."""
+        """False for a selector that generates from the query outwards (another shot then goes to the front), and with
+        beams: the best shorter sequence need not be the beginning of the best longer one."""
         return not self._trained.reverse_seq and self.options.beams == 1
 
     @property
     def encoder(self) -> str | None:
-        """The encoder whose embeddings the selector was trained on; None where the checkpoint does not say."""
+        """The encoder whose embeddings the selector was trained on; None if the checkpoint does not record it."""
         name = self._config.provenance.get("encoder")
         return None if name is None else str(name)
 
     @property
     def query(self) -> str:
-        """ "text" where the checkpoint's variant reads the query's text."""
+        """ "text" if the checkpoint's variant reads the query's text."""
         return "text" if "text" in self._trained.reads.query else "image"
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
-        """See Retriever; `seed` changes nothing. Raises DataError for index sets or embeddings of others.
-
-        Features of the index set by towers of its own are kept in the folder `features` beside the checkpoint.
+        """See Retriever; `seed` has no effect. Raises DataError for an index set or embeddings that the selector was not
+        trained for. Features that its own towers compute for the index set are stored in the folder `features` beside the
+        checkpoint.
         """
         options = self.options
         if self._selector is None:
@@ -88,7 +86,7 @@ class LeverLMRetriever:
 
 
 def _function(target: str) -> Callable[..., Any]:
-    """What "package.module:name" names. ConfigError when there is no such function."""
+    """The function that "package.module:name" names. ConfigError if there is none."""
     module, _, name = target.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)

@@ -1,8 +1,7 @@
-"""Inverted lists: unit vectors grouped around centres, by spherical k-means whose outcome nothing but the data decides.
+"""Inverted lists: unit vectors grouped around centres, by spherical k-means whose result depends on the data alone.
 
-A float32 matrix product rounds differently with another number of rows or threads, and k-means would carry one changed
-assignment into all that follows. So a product that is too close to call is computed again in double precision, one row
-at a time.
+A float32 matrix product rounds differently with another number of rows or threads, and in k-means one changed assignment
+affects all later ones. So close products are computed again in double precision, one row at a time.
 """
 
 from __future__ import annotations
@@ -13,14 +12,13 @@ from icltool.contracts import Float64Array, FloatArray, IntArray
 
 #: Vectors assigned at once.
 _ROWS = 16_384
-#: Centres among which a close call is decided; where all of them are close, all centres are compared.
+#: The number of best centres compared exactly if they are close; if all of them are close, all centres are compared.
 _NEAR = 8
 
 
 def rounding_error(dim: int) -> float:
-    """Above the rounding error of a float32 inner product of unit vectors of `dim` values, in any order of its terms.
-
-    D half-units in the last place of |x| |y| = 1, doubled, and some for vectors whose length is 1 only nearly.
+    """An upper bound of the rounding error of a float32 inner product of unit vectors of `dim` values, in any order of its
+    terms: D half-units in the last place of |x| |y| = 1, doubled, with a margin for vectors whose length is only nearly 1.
     """
     return (dim + 8) * 2.0**-23
 
@@ -29,7 +27,7 @@ def spherical_kmeans(units: FloatArray, start: IntArray, iterations: int) -> Flo
     """Unit centres float32 [K, D] of the normalised `units` [n, D] by Lloyd's iterations with cosines, from the rows
     `start` int64 [K] (Dhillon and Modha, Concept decompositions for large sparse text data using clustering, 2001).
 
-    A cluster that is left without rows takes the row that stands last in the one that is largest then.
+    An empty cluster takes the last row of the largest cluster at that point.
     """
     centres: FloatArray = units[start]
     labels = np.full(len(units), -1, dtype=np.int64)
@@ -64,7 +62,7 @@ def _means(units: FloatArray, labels: IntArray, count: int, before: FloatArray) 
 
 
 def nearest_centres(units: FloatArray, centres: FloatArray) -> IntArray:
-    """The centre with the largest inner product with each of `units`, int64 [n]; of equal ones the first."""
+    """The centre with the largest inner product with each of `units`, int64 [n]; ties to the first."""
     labels = np.empty(len(units), dtype=np.int64)
     for start in range(0, len(units), _ROWS):
         labels[start : start + _ROWS] = best_centres(units[start : start + _ROWS], centres, 1)[:, 0]
@@ -72,9 +70,8 @@ def nearest_centres(units: FloatArray, centres: FloatArray) -> IntArray:
 
 
 def best_centres(units: FloatArray, centres: FloatArray, count: int) -> IntArray:
-    """The `count` centres with the largest inner products with each of `units`, int64 [n, count], ascending by number.
-
-    Of equal products the first centres. Each answer depends on its row alone.
+    """The `count` centres with the largest inner products with each of `units`, int64 [n, count], ascending by number; ties
+    to the first centres. Each answer depends on its row alone.
     """
     import faiss
 

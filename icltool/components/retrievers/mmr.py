@@ -1,4 +1,4 @@
-"""Maximal marginal relevance: demonstrations that are like the query and unlike each other."""
+"""Maximal marginal relevance: demonstrations that are similar to the query and different from each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from icltool.components.retrievers.pool import Pool, PoolRetriever
 
 
 class MMROptions(PoolOptions):
-    """Of the weighing."""
+    """Options of the trade-off."""
 
     trade_off: float = Field(
         0.5, ge=0, le=1, description="lambda of the paper, from 0 (only diversity) to 1 (only similarity)"
@@ -20,13 +20,11 @@ class MMROptions(PoolOptions):
 class MMRRetriever(PoolRetriever):
     """Greedy maximal marginal relevance (Carbonell and Goldstein, 1998) among the `pool` nearest rows.
 
-    Each step takes the row with the highest `trade_off` cos(query, row) - (1 - `trade_off`) max cos(chosen, row), of
-    equal ones the lowest row. The default of `trade_off`
-    weighs both alike, which fits where both cosines are of one kind of embedding; where `query` and `demonstration`
-    differ, cosines with the query are much smaller than those between rows, and a value near 1 keeps the balance.
-
-    Rows are in the order in which they were chosen, so the first is the nearest to the query and each further one says
-    less that is new and near; they count as ranked, and the first k of more are what a call for k gives.
+    Each step takes the row with the highest `trade_off` cos(query, row) - (1 - `trade_off`) max cos(chosen, row), ties to
+    the lowest row. The default of `trade_off` weighs both terms equally, which suits cosines of one kind of embedding; if
+    `query` and `demonstration` differ, cosines with the query are much smaller than those between rows, and a value near 1
+    keeps the balance. Rows are in the order of choice, so the first is the nearest to the query; they count as ranked, and
+    the first k of a longer list are what a call for k gives.
     """
 
     name = "mmr"

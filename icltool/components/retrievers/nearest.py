@@ -1,10 +1,10 @@
 """Nearest neighbours by cosine: faiss finds candidates, double precision decides their order.
 
-A faiss search computes in float32, and its rounding depends on how many queries are searched at once. Its scores
-therefore only select candidates; the final order comes from double-precision products that depend on the two vectors
-alone, so that a query's neighbours never depend on the other queries, on threads, or on the machine. The search is
-exact, unless an index is asked for that proposes candidates without comparing all vectors (`retrievers.approximate`).
-Where faiss finds a GPU, that is where an exact search compares many queries with all vectors.
+A faiss search computes in float32, and its rounding depends on how many queries are searched at once. Its scores therefore
+only select candidates; the final order comes from double-precision products that depend on the two vectors alone, so that a
+query's neighbours never depend on the other queries, on threads, or on the machine. The search is exact unless an index
+that proposes candidates without comparing all vectors is requested (`retrievers.approximate`). If faiss finds a GPU, an
+exact search compares many queries with all vectors there.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from icltool.errors import DataError
 
 Result = TypeVar("Result")
 
-#: Neighbours fetched beyond the ones that are needed, so that few searches must be repeated.
+#: Extra neighbours per search, so that few searches must be repeated.
 MARGIN = 16
 #: Bytes that the answers of one search (float32 score and int64 label per neighbour) may take.
 BATCH_BYTES = 64 * 2**20
 #: Queries searched at once, at most.
 BATCH_QUERIES = 4096
-#: Bytes of index vectors that are normalised and searched at once, by each thread.
+#: Bytes of index vectors that each thread normalises and searches at once.
 BLOCK_BYTES = 96 * 2**20
 #: Rows normalised at once.
 _NORMALISE_ROWS = 4096
 
 
 def normalised(vectors: FloatArray, name: str = "embeddings") -> FloatArray:
-    """L2-normalised copy, float32 [n, D]; rows of zeros stay zero. DataError when a value is not finite."""
+    """L2-normalised copy, float32 [n, D]; rows of zeros stay zero. DataError if a value is not finite."""
     norms = _norms(vectors, name)
     result = np.empty(vectors.shape, dtype=np.float32)
     for start in range(0, len(vectors), _NORMALISE_ROWS):
@@ -50,7 +50,7 @@ def normalised(vectors: FloatArray, name: str = "embeddings") -> FloatArray:
 
 
 def _norms(vectors: FloatArray, name: str) -> Float64Array:
-    """L2 norms float64 [n], 1 for rows of zeros; each depends on its row alone. DataError when a value is not finite."""
+    """L2 norms float64 [n], 1 for rows of zeros; each depends on its row alone. DataError if a value is not finite."""
     norms = np.empty(len(vectors))
     for start in range(0, len(vectors), _NORMALISE_ROWS):
         part = vectors[start : start + _NORMALISE_ROWS].astype(np.float64)
@@ -64,9 +64,9 @@ def _norms(vectors: FloatArray, name: str) -> Float64Array:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What a search knows of its vectors: `norms` float64 [N]; `first` int64 [U], the first row of each distinct vector;
-    the rows of distinct vector u, ascending, are `order[starts[u] : starts[u + 1]]`; `sample` is some of the values;
-    `indexes` are those that were built, by kind."""
+    """Data computed once for the vectors of a search: `norms` float64 [N]; `first` int64 [U], the first row of each
+    distinct vector; the rows of distinct vector u, ascending, are `order[starts[u] : starts[u + 1]]`; `sample` holds some
+    of the values; `indexes` the indexes built so far, by kind."""
 
     norms: Float64Array
     first: IntArray
@@ -77,14 +77,13 @@ class _Prepared:
     building: threading.Lock = field(default_factory=threading.Lock)
 
 
-#: By the address of an array that is still in use elsewhere.
+#: By the address of an array that is still in use.
 _prepared: dict[int, tuple[weakref.ref[FloatArray], _Prepared]] = {}
 
 
 def _prepare(vectors: FloatArray) -> _Prepared:
-    """Kept for as long as the array lives: stages ask for the neighbours of a few hundred queries at a time.
-
-    An array that was filled again is prepared again; single changed values are not noticed.
+    """Cached for the lifetime of the array, since stages search for a few hundred queries at a time. An array that was
+    refilled is prepared again; single changed values are not noticed.
     """
     sample = vectors[:: max(1, len(vectors) // 64)].tobytes()
     key = id(vectors)
@@ -103,14 +102,14 @@ def _prepare(vectors: FloatArray) -> _Prepared:
 class NearestRows:
     """Searches one set of vectors, float32 [N, D]: exactly, or through an index (`options`).
 
-    An index is built at the first search and kept as long as the array lives. It proposes candidates, whose order is then
-    that of exact products; a query that does not get enough of them is searched again with more effort, at last exactly.
-    So an answer is always full, but may lack a row that is nearer; and fewer rows need not be the first of more.
+    An index is built at the first search and kept for the lifetime of the array. It proposes candidates, which are then
+    ordered by exact products; a query with too few candidates is searched again with more effort, and finally exactly. So
+    an answer is always complete, but may miss a nearer row; and k rows need not be the first k of a longer list.
 
-    Equal vectors (an image that belongs to several questions, a question asked of several images) are searched once.
-    An exact search does not copy the vectors: beyond them it holds a few numbers per row, and less than a gigabyte while
-    searching. What an index holds is said in `retrievers.approximate`.
-    They must not change as long as it is used.
+    Equal vectors (an image that belongs to several questions, a question asked of several images) are searched once. An
+    exact search does not copy the vectors: beyond them it holds a few numbers per row, and less than a gigabyte while
+    searching. For the memory of an index see `retrievers.approximate`. The vectors must not change while this object is in
+    use.
     """
 
     def __init__(self, vectors: FloatArray, options: IndexOptions = EXACT) -> None:
@@ -123,9 +122,9 @@ class NearestRows:
     def search(self, queries: FloatArray, count: int, excluded: Callable[[int], IntArray]) -> IntArray:
         """The `count` nearest rows of each query, int64 [Q, count], most similar first, equal ones by row.
 
-        `queries` float32 [Q, D] need no normalisation. `excluded(q)` are the rows (ascending) that query q must not
-        get; as many more neighbours are fetched. Raises DataError when D differs, a value is not finite, or fewer than
-        `count` rows are left.
+        `queries` float32 [Q, D] need no normalisation. `excluded(q)` are the rows (ascending) that query q must not get;
+        that many more neighbours are fetched. Raises DataError if D differs, a value is not finite, or fewer than `count`
+        rows are left.
         """
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise DataError(
@@ -143,13 +142,13 @@ class NearestRows:
         return result
 
     def units(self, rows: IntArray) -> Float64Array:
-        """The normalised vectors of some rows, float64 [n, D] (rounded to float32 on the way, as `normalised` does)."""
+        """The normalised vectors of some rows, float64 [n, D] (rounded to float32, as by `normalised`)."""
         scaled = (self.vectors[rows].astype(np.float64) / self._norms[rows, None]).astype(np.float32)
         normal: Float64Array = scaled.astype(np.float64)
         return normal
 
     def _index(self) -> CandidateIndex | None:
-        """The index that the options ask for, built by the first who asks; None where the search is exact."""
+        """The index that the options request, built on first use; None if the search is exact."""
         kind = self.options.index
         if kind == EXACT.index or len(self._first) < approximate.LEAST_VECTORS:
             return None
@@ -175,9 +174,8 @@ class NearestRows:
     def _search_index(
         self, index: CandidateIndex, queries: FloatArray, left_out: list[IntArray], count: int, result: IntArray
     ) -> IntArray:
-        """Fills `result` [q, count] for the queries whose candidates are enough; the positions of the others.
-
-        What is asked for a query depends on it alone.
+        """Fills `result` [q, count] for the queries with enough candidates; returns the positions of the others. The search
+        for a query depends on it alone.
         """
         needed = count * approximate.SPARE if index.estimates else count
         widths = np.array([_rounded_up(needed + len(rows) + MARGIN) for rows in left_out])
@@ -217,8 +215,8 @@ class NearestRows:
     def _search_all(
         self, pending: IntArray, queries: FloatArray, left_out: list[IntArray], count: int, result: IntArray
     ) -> None:
-        """Fills `result` for the queries at `pending` by comparing all vectors. Queries whose candidates leave a doubt are
-        searched again, more widely."""
+        """Fills `result` for the queries at `pending` by comparing all vectors. Queries whose candidates leave doubt are
+        searched again with more of them."""
         needed = np.array([count + len(rows) for rows in left_out]) + MARGIN
         while len(pending):
             fetch = int(min(needed[pending].max(), len(self._first)))
@@ -241,8 +239,8 @@ class NearestRows:
         return int(max(1, min(BATCH_QUERIES, BATCH_BYTES // (36 * max(fetch, 1)))))
 
     def _fetch(self, unit: FloatArray, fetch: int) -> tuple[FloatArray, IntArray, float]:
-        """The best distinct vectors by float32 products, best first: scores float32 and labels int64 [q, fetch], and what
-        bounds the error of a score."""
+        """The best distinct vectors by float32 products, best first: scores float32 and labels int64 [q, fetch], and a
+        bound on the error of a score."""
         import faiss
 
         def on_cpu(queries: FloatArray, vectors: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
@@ -259,8 +257,8 @@ class NearestRows:
     def _fetch_by(
         self, search: gpu.Search, threads: int, queries: FloatArray, fetch: int
     ) -> tuple[FloatArray, IntArray]:
-        """The best distinct vectors by `search` on so many threads. The index vectors are normalised a block at a time, so that
-        no normalised copy of all is needed."""
+        """The best distinct vectors by `search` on this many threads. The index vectors are normalised a block at a time,
+        so that no normalised copy of all is needed."""
         step = max(1024, BLOCK_BYTES // (4 * self.dim))
         own = threading.local()
 
@@ -283,7 +281,8 @@ class NearestRows:
         return np.take_along_axis(scores, order, 1), np.take_along_axis(labels, order, 1)
 
     def _block(self, rows: IntArray, space: FloatArray) -> FloatArray:
-        """Normalised vectors float32 [n, D] for the search, within a few units in the last place; in `space`."""
+        """Normalised vectors float32 [n, D] for the search, accurate to a few units in the last place; written to
+        `space`."""
         # Consecutive rows are a view; repeated vectors leave gaps, and what is between them must be gathered.
         together = rows[-1] - rows[0] + 1 == len(rows)
         vectors = self.vectors[rows[0] : rows[-1] + 1] if together else np.take(self.vectors, rows, 0, space, "clip")
@@ -302,10 +301,8 @@ class NearestRows:
         floor: float,
         error: float,
     ) -> IntArray | None:
-        """The `count` best allowed rows among the fetched vectors; None when one that was not fetched might be better.
-
-        `near` float32 are the vectors' scores, descending, each within `error`; `floor` is what no vector outside `labels`
-        exceeds.
+        """The `count` best allowed rows among the fetched vectors; None if one that was not fetched might be better. `near`
+        float32 are the vectors' scores, descending, each accurate to `error`; no vector outside `labels` exceeds `floor`.
         """
         if not len(labels):
             return None
@@ -320,7 +317,7 @@ class NearestRows:
             rows, owner = rows[allowed], owner[allowed]
         if len(rows) < count:
             return None
-        # Only vectors that the search leaves a chance need the exact product.
+        # Only vectors that may still be among the best need the exact product.
         last = int(np.searchsorted(-near, 2 * error - float(near[owner[count - 1]]), side="right"))
         exact = (self.units(self._first[labels[:last]]) * query.astype(np.float64)).sum(axis=1)
         exact_rows = int(np.searchsorted(owner, last))
@@ -343,29 +340,27 @@ def nearest_rows(
 
 
 def _rounded_up(number: int) -> int:
-    """To two leading bits and a multiple of 16, so that few different numbers remain."""
+    """Rounded up to two leading bits and a multiple of 16, so that few different numbers remain."""
     step = max(16, 1 << (number.bit_length() - 2))
     return -(-number // step) * step
 
 
 def _in_threads(work: Callable[[int], Result], starts: Sequence[int], threads: int) -> Iterator[Result]:
-    """`work` of each of `starts`, in order, on as many threads as faiss would use; each searches on its own.
-
-    One search on several threads waits for the slowest of them many times, and burns the time: on a machine that has
-    other work to do it took three times the processor time.
+    """`work` of each of `starts`, in order, on as many threads as faiss would use, each with its own search. One search on
+    several threads often busy-waits for the slowest of them: on a loaded machine it took three times the processor time.
     """
     import faiss
 
     if threads == 1 or len(starts) == 1:
         yield from map(work, starts)
         return
-    # The setting is the calling thread's own.
+    # The setting applies to the calling thread only.
     with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
         yield from pool.map(work, starts)
 
 
 def _among(rows: IntArray, ascending: IntArray) -> np.ndarray:
-    """bool [n]: which rows are among some ascending ones."""
+    """bool [n]: which rows are among some others, which are ascending."""
     place = np.minimum(np.searchsorted(ascending, rows), len(ascending) - 1)
     matches: np.ndarray = ascending[place] == rows
     return matches

@@ -51,7 +51,7 @@ class SecondOptions(Options):
         return max(self.pool or 0, shots)
 
     def check_alone(self) -> None:
-        """Raises ConfigError for a pool without a method before this one that would fill it."""
+        """Raises ConfigError for a pool without a preceding method to fill it."""
         if self.pool is not None:
             raise ConfigError(
                 f"pool={self.pool} has no effect on a method that chooses from the whole index set",

@@ -1,4 +1,4 @@
-"""The best generated sequence of each query: what a perfect choice among the searched ones would give."""
+"""The best generated sequence of each query: the result of a perfect choice among the searched ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMMAND = "run `icltool generate --queries validation` for this data set"
 
 
 class OracleOptions(Options):
-    """Which sequences, and which of them is best."""
+    """Which sequences to use, and how to rank them."""
 
     file: Path = Field(description="file of generated sequences")
     by: Literal["scores", "values"] = Field(
@@ -29,12 +29,13 @@ class OracleOptions(Options):
 class OracleRetriever:
     """The best sequence in a file of sequences that were searched for the evaluated queries themselves.
 
-    The search knew the queries' labels, so this is an upper bound for analysis, no method. A sequence that leaks, or that
-    names an example outside the index set, is passed over for the next best. The answer is in prompt order.
+    The search knew the queries' labels, so this is an upper bound for analysis and not a fair method. A sequence that
+    leaks, or that names an example outside the index set, is skipped in favour of the next best. The answer is in prompt
+    order.
     """
 
     options_model = OracleOptions
-    #: Whose sequences it reads: those of the evaluated split.
+    #: The split whose sequences it reads: the evaluated one.
     sequences = "validation"
     needs: frozenset[str] = frozenset()
     ranked = False
@@ -47,15 +48,15 @@ class OracleRetriever:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The numbers of demonstrations that it has: sequences are not cut, as their scores are of the whole."""
+        """The available numbers of demonstrations: sequences are not cut, since their scores are of the whole sequence."""
         self._read()
         return (self._shots,)
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
 
-        Raises StoreError when the file cannot be read, ConfigError when its sequences have another length, DataError
-        when it lacks a usable sequence for a query.
+        Raises StoreError if the file cannot be read, ConfigError if its sequences have another length, DataError if it
+        lacks a usable sequence for a query.
         """
         for position in range(len(queries)):
             excluded_rows(index, queries, position, shots, "query")
@@ -90,7 +91,7 @@ class OracleRetriever:
         return self._results
 
     def _best(self, result: Any, ids: IntArray, order: IntArray, leaking: IntArray) -> IntArray | None:
-        """Rows of the best sequence that is of the index set and does not leak; None where there is none."""
+        """Rows of the best sequence that is within the index set and does not leak; None if there is none."""
         ranks = np.argsort(-getattr(result, self.by), kind="stable")
         for icd_ids in result.icd_ids[ranks]:
             place = np.minimum(np.searchsorted(ids, icd_ids), len(ids) - 1)
@@ -104,8 +105,7 @@ class OracleRetriever:
         if missing:
             raise DataError(
                 f"oracle: {self.file} holds no sequence for {len(missing)} of {total} queries (such as query {missing[0]})",
-                f"run `icltool generate --queries validation --anchors {total}` for this data set: as many queries as are "
-                "evaluated, drawn alike",
+                f"run `icltool generate --queries validation --anchors {total}` for this data set: it draws the same queries",
             )
         if useless:
             raise DataError(

@@ -13,12 +13,12 @@ from icltool.contracts import IndexSet, IntArray, Options, QuerySet
 from icltool.errors import ConfigError, DataError
 from icltool.store.plans import read_plan
 
-#: Ids that an error message names, at most.
+#: The most ids that an error message lists.
 _NAMED = 5
 
 
 class PlanOptions(Options):
-    """Which plan."""
+    """The plan to replay."""
 
     file: Path = Field(description="plan file")
 
@@ -26,10 +26,10 @@ class PlanOptions(Options):
 class PlanRetriever:
     """The demonstrations that a plan file (`icltool.store.plans`) lists for each query, in its order.
 
-    For fewer shots than a list is long, its *last* ids are taken: those that stand next to the query. `fingerprint` is
-    that of the data set the plan was made for (None where the file does not say), `shots` how many demonstrations
-    every query has, `label` the file's name without its ending, and `remarks` what is worth a line on the screen.
-    Raises StoreError for a file that is no plan.
+    For fewer shots than a list is long, its *last* ids are used: those next to the query. `fingerprint` is that of the
+    plan's data set (None if the file does not record it), `shots` the number of demonstrations that every query has,
+    `label` the file's name without its suffix, and `remarks` are notes for the screen. Raises StoreError for a file that is
+    not a plan.
     """
 
     options_model = PlanOptions
@@ -46,15 +46,13 @@ class PlanRetriever:
         self.remarks = self.plan.remarks
 
     def identity(self) -> dict[str, Any]:
-        """What decides the answer, wherever the file lies: a hash of its content."""
+        """What determines the result, independent of the file's path: a hash of its content."""
         return {"plan": self.plan.digest}
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
-        """Rows of `index` int64 [Q, shots], in the plan's order; `seed` changes nothing.
-
-        What the plan says is not changed: it is for the caller to refuse a row that leaks. Raises ConfigError for more
-        shots than a query has in the plan; DataError for queries that the plan does not list or lists for another
-        split, and for ids that the index set does not have.
+        """Rows of `index` int64 [Q, shots], in the plan's order; `seed` has no effect. The plan is never changed: the
+        caller must refuse a row that leaks. Raises ConfigError for more shots than a query has in the plan; DataError for
+        queries that the plan does not list or lists for another split, and for ids that the index set does not have.
         """
         self._check_split(queries)
         lists = self._lists(queries.ids.tolist(), shots)
@@ -67,8 +65,8 @@ class PlanRetriever:
             return
         if (splits["queries"] == splits["demonstrations"]) != queries.same_split:
             raise DataError(
-                f"plan {self.file} is for queries of the split {splits['queries']!r}, and these are of another one",
-                "make a plan for these queries: `icltool export plan`",
+                f"plan {self.file} is for queries of the split {splits['queries']!r}, but these are of another split",
+                "create a plan for these queries: `icltool export plan`",
             )
 
     def _lists(self, ids: list[int], shots: int) -> list[tuple[int, ...]]:
@@ -110,6 +108,6 @@ class PlanRetriever:
 
 
 def _some(ids: Iterable[int]) -> str:
-    """The first ids, and dots where there are more."""
+    """The first ids, with dots if there are more."""
     listed = list(ids)
     return ", ".join(map(str, listed[:_NAMED])) + (" …" if len(listed) > _NAMED else "")

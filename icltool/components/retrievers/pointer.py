@@ -1,4 +1,4 @@
-"""Retrieval with the pointer selector, beside the published one in one table."""
+"""Retrieval with the pointer selector, which can be compared with the published one in one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The neighbourhood of a query: the rows among which methods that weigh relevance against diversity choose."""
+"""The neighbourhood of a query, for methods that weigh relevance against diversity."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from icltool.errors import ConfigError
 class Pool:
     """The P rows nearest to a query that do not leak, most similar first, equal ones by row.
 
-    `rows` int64 [P], `units` float64 [P, D] their normalised vectors, `relevance` float64 [P] their cosines with the
-    query. No product goes through a matrix library, whose rounding may depend on the number of threads.
+    `rows` int64 [P], `units` float64 [P, D] their normalised vectors, `relevance` float64 [P] their cosines with the query.
+    No product uses a matrix library, whose rounding may depend on the number of threads.
     """
 
     rows: IntArray
@@ -37,7 +37,7 @@ class Pool:
         return cosines
 
     def best(self, scores: Float64Array) -> int:
-        """The position of the highest score, of equal ones that of the lowest row."""
+        """The position of the highest score, ties to the lowest row."""
         highest = np.flatnonzero(scores == scores.max())
         return int(highest[np.argmin(self.rows[highest])])
 
@@ -77,11 +77,11 @@ class PoolRetriever(ABC):
 def pools(
     method: str, options: PoolOptions, index: IndexSet, queries: QuerySet, shots: int, among: IntArray | None = None
 ) -> Iterator[Pool]:
-    """Each query's pool of `options.pool` rows, or of all that do not leak where these are fewer; of its rows of `among`, where
-    there are any.
+    """Each query's pool of `options.pool` rows, or of all that do not leak if these are fewer; from its rows of `among`, if
+    given.
 
     Similarity is the cosine between the query's `options.query` and the rows' `options.demonstration` embedding. Raises
-    ConfigError when the pool is smaller than `shots`, DataError when fewer than `shots` rows are left for a query.
+    ConfigError if the pool is smaller than `shots`, DataError if fewer than `shots` rows are left for a query.
     """
     if options.pool < shots:
         raise ConfigError(
@@ -111,7 +111,7 @@ def pools(
 def given_pools(
     options: EmbeddingOptions, index: IndexSet, queries: QuerySet, least: int, among: IntArray
 ) -> Iterator[Pool]:
-    """Each query's rows of `among` int64 [Q, P] as a pool. DataError where these are fewer than `least`."""
+    """Each query's rows of `among` int64 [Q, P] as a pool. DataError if these are fewer than `least`."""
     search = NearestRows(embeddings(index, options.demonstration))
     vectors = embeddings(queries, options.query)
     for position in range(len(queries)):

@@ -12,18 +12,16 @@ from icltool.errors import ConfigError, DataError
 
 
 class RandomOptions(SecondOptions):
-    """Whether each query draws for itself."""
+    """Whether each query has its own draw."""
 
     fixed: bool = Field(False, description="use the same demonstrations for all queries")
 
 
 class RandomRetriever:
-    """Uniform without replacement, seeded per query; rows are in the order of their draws. Behind another method it draws
-    among that one's rows, or shuffles them.
-
-    With `fixed`, all queries of a call get one set: the first rows, in a random order that the seed alone decides, that
-    leak the answer of none of them. Rows that leak for some query are passed over, so to that extent (and only with
-    `fixed`) the answer depends on the other queries: give all of them in one call.
+    """Uniform without replacement, seeded per query; rows are in the order of their draws. After another method, it draws
+    among that method's rows, or shuffles them. With `fixed`, all queries of a call get one set: the first rows, in a random
+    order that the seed alone decides, that leak the answer to none of them. Rows that leak for some query are skipped, so
+    to that extent (and only with `fixed`) the result depends on the other queries: pass all of them in one call.
     """
 
     options_model = RandomOptions
@@ -62,7 +60,7 @@ class RandomRetriever:
 
 
 def _one_set(index: IndexSet, leaking: list[IntArray], shots: int, seed: int) -> IntArray:
-    """int64 [shots]: the first rows of a random order that are in none of `leaking`."""
+    """int64 [shots]: the first rows of a random order that are not among `leaking`."""
     order = keyed_generator(seed, "retriever.random.fixed").permutation(len(index)).astype(np.int64)
     if leaking:
         order = order[~np.isin(order, np.unique(np.concatenate(leaking)))]

@@ -1,4 +1,4 @@
-"""What samplers and retrievers share: leaving out rows that leak, drawing rows, getting at the embeddings."""
+"""Functions that samplers and retrievers share: excluding rows that leak, drawing rows, accessing the embeddings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from icltool.errors import DataError
 
 
 def excluded_rows(index: IndexSet, queries: QuerySet, position: int, count: int, noun: str) -> IntArray:
-    """`index.leaking_rows(queries, position)`, after making sure that `count` rows are left beside them.
-
-    Raises DataError that names the query (called `noun`: "anchor" or "query") and both numbers.
+    """`index.leaking_rows(queries, position)`, after checking that `count` other rows are left. Raises DataError with the
+    query (called `noun`: "anchor" or "query") and both numbers.
     """
     leaking = index.leaking_rows(queries, position)
     left = len(index) - len(leaking)
@@ -25,7 +24,7 @@ def excluded_rows(index: IndexSet, queries: QuerySet, position: int, count: int,
 
 
 def given_rows(among: IntArray, queries: QuerySet, position: int, count: int) -> IntArray:
-    """The rows that another method chose for the query at `position`, int64 [n], without the padding. DataError where these
+    """The rows that another method chose for the query at `position`, int64 [n], without the padding. DataError if these
     are fewer than `count`."""
     rows: IntArray = among[position][among[position] >= 0]
     if len(rows) < count:
@@ -53,14 +52,14 @@ def draw_rows(generator: np.random.Generator, total: int, excluded: IntArray, co
         j = i + int(fraction * (left - i))
         ranks[i] = moved.get(j, j)
         moved[j] = moved.get(i, i)
-    # The r-th row that is left: r, plus the number of excluded rows before it.
+    # The r-th remaining row: r, plus the number of excluded rows before it.
     before = np.searchsorted(excluded - np.arange(len(excluded)), ranks, side="right")
     rows: IntArray = ranks + before
     return rows
 
 
 def embeddings(arrays: IndexSet | QuerySet, kind: str) -> FloatArray:
-    """The embeddings of `kind` ("image" or "text"), float32 [n, D]. ValueError where the caller left them out."""
+    """The embeddings of `kind` ("image" or "text"), float32 [n, D]. ValueError if the caller left them out."""
     vectors: FloatArray | None = getattr(arrays, kind)
     if vectors is None:
         raise ValueError(f"{type(arrays).__name__}.{kind} is not filled, though the component needs it")

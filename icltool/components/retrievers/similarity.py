@@ -1,4 +1,4 @@
-"""Demonstrations that are most similar to the query, by image or text on either side."""
+"""Demonstrations that are most similar to the query, comparing image or text on either side."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from icltool.contracts import IndexSet, IntArray, QuerySet
 
 
 class SimilarityOptions(EmbeddingOptions, IndexOptions, SecondOptions):
-    """What is compared, and how the nearest are searched."""
+    """What to compare, and how to search for the nearest rows."""
 
 
 class SimilarityRetriever:
     """The nearest index rows by cosine between the query's `query` and the demonstrations' `demonstration` embedding.
 
-    Behind another method, the nearest among its rows.
-    Rows are ranked, equal similarities by row number; only the exact search is nested.
+    After another method, the nearest among that method's rows. Rows are ranked, equal similarities by row number; only the
+    exact search is nested.
     """
 
     options_model = SimilarityOptions

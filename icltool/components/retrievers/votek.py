@@ -1,4 +1,4 @@
-"""Demonstrations from a small subset of the index set that stands for the whole."""
+"""Demonstrations from a small subset that represents the index set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icltool.errors import DataError
 
 
 class VoteKOptions(EmbeddingOptions):
-    """Of the subset."""
+    """Options of the subset."""
 
     budget: int = Field(100, ge=1, description="number of rows to select for all queries")
     neighbours: int = Field(150, ge=1, description="number of nearest rows that each row of the graph is linked to")
@@ -29,15 +29,14 @@ class VoteKRetriever:
     """The nearest of `budget` rows that vote-k selected from the index set (Su et al., Selective annotation makes
     language models better few-shot learners, 2023; the variant without a language model, "fast vote-k").
 
-    In the graph where each row points at its `neighbours` nearest rows, a row's score is the sum over the unselected
-    rows v that point at it of `discount` ** -(number of selected rows that v points at); the row with the highest score
-    is selected (of equal ones the lowest), and again until there are `budget`. The subset serves all queries: it is
-    what would have to be labelled. As in the paper the graph is over a sample of the index set (`sample` rows, drawn by
-    the seed; the paper has 3,000), since it takes sample x sample products; an index set that is not larger is taken
-    whole.
+    In the graph where each row points at its `neighbours` nearest rows, a row's score is the sum over the unselected rows v
+    that point at it of `discount` ** -(number of selected rows that v points at); the row with the highest score is
+    selected (ties to the lowest), and so on until there are `budget`. The subset serves all queries: only its rows would
+    have to be labelled. As in the paper, the graph covers a sample of the index set (`sample` rows, drawn by the seed; the
+    paper has 3,000), since it takes sample x sample products; a smaller index set is used whole.
 
-    Similarity to the query is the cosine between the query's `query` and the rows' `demonstration` embedding; the graph
-    is of the `demonstration` embeddings. Rows are ranked; the first k of more are what a call for k gives.
+    Similarity to the query is the cosine between the query's `query` and the rows' `demonstration` embedding; the graph is
+    of the `demonstration` embeddings. Rows are ranked; the first k of a longer list are what a call for k gives.
     """
 
     options_model = VoteKOptions
@@ -73,8 +72,8 @@ class VoteKRetriever:
         return subset[search.search(embeddings(queries, self.options.query), shots, leaking.__getitem__)]
 
     def subset(self, vectors: FloatArray, seed: int) -> IntArray:
-        """The selected rows int64 [budget], ascending (all rows where there are not more); kept while `vectors` are the
-        same values."""
+        """The selected rows int64 [budget], ascending (all rows if there are no more); cached while the values of `vectors`
+        are the same."""
         key = (seed, _digest(vectors))
         if key in self._known:
             return self._known[key]

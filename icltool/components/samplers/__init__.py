@@ -1,1 +1,1 @@
-"""Samplers: which examples beam search may use as demonstrations of an anchor. One file each."""
+"""Samplers, which choose the candidate demonstrations of an anchor for beam search. One module each."""

@@ -1,1 +1,1 @@
-"""Scorers: what a demonstration sequence is worth to a query."""
+"""Scorers, which rate a demonstration sequence for a query."""

@@ -6,7 +6,7 @@ from functools import cache
 
 from icltool.contracts import Task, TaskFormat, packaged_task
 
-#: In the order in which they are listed.
+#: The order in which they are listed.
 BUILT_IN = ("caption", "vqa", "classification", "style", "inference", "inference-choice")
 
 

@@ -1,4 +1,4 @@
-"""What an inventory says of each artefact."""
+"""The entry of an artefact in an inventory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Artefact:
-    """One thing that can be removed as a whole.
-
-    `kind` is the workspace's folder that it lies in, `name` its path in there. `path` is the file or folder, `parts` what lies
-    beside it and goes with it. `bytes` and `files` count all of them, `changed` is when any was last modified (seconds since
-    the epoch). `lock` is the artefact whose writer's lock must be held to remove it (None: there is no such lock), `held_by`
-    who holds it, `used_by` who writes something that is made from this one. `link` is where `path` points to if it is a
-    link. `unreachable` says why nothing can be made from it any more, `needed_by` names the artefacts that were made from it.
+    """Something that can be removed as a whole. `kind` is the folder of the workspace that it is in, `name` its path there.
+    `path` is the file or folder, `parts` the files beside it that are removed with it. `bytes` and `files` count all of
+    them, `changed` is the time of the last change (seconds since the epoch). `lock` is the artefact whose writer's lock
+    must be held to remove it (None: there is no such lock), `held_by` the process that holds it, `used_by` the process that
+    is writing something made from it. `link` is the target of `path` if it is a link. `unreachable` is the reason why no
+    command can use it any more, `needed_by` names the artefacts that were made from it.
     """
 
     kind: str
@@ -45,11 +44,11 @@ class Artefact:
 
     @property
     def label(self) -> str:
-        """KIND/NAME, which no other artefact has."""
+        """KIND/NAME, which is unique."""
         return f"{self.kind}/{self.name}"
 
     def remarks(self) -> list[str]:
-        """What there is to say of it, in words."""
+        """Remarks on it, in words."""
         said = [self.facts.note]
         said += [f"being written by {self.held_by}"] if self.held_by else []
         said += [f"in use by {self.used_by}"] if self.used_by else []
@@ -59,7 +58,7 @@ class Artefact:
         return [text for text in said if text]
 
     def record(self, now: float) -> dict[str, object]:
-        """What is known of it, for programs: `bytes`, and its `age` at the time `now` in seconds."""
+        """Its entry for programs, with `bytes` and its `age` in seconds at the time `now`."""
         return {
             "kind": self.kind,
             "name": self.name,

@@ -1,5 +1,5 @@
-"""Which files in exports/ and captions/ icltool wrote: their formats have no room for a record, and people keep files of their
-own beside them, so each is known by what its writer begins it with."""
+"""Recognises the files in exports/ and captions/ that icltool wrote. Their formats have no room for a record, and people
+keep their own files beside them, so each is recognised by how its writer begins it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from icltool.store.plans import SCHEMA as PLAN
 
-#: How many bytes at either end of a file are looked at.
+#: The number of bytes read at either end of a file.
 _END_BYTES = 4096
-#: Of the card of a packed model, which is its first file, so many bytes are read.
+#: The number of bytes read of the card of a packed model, which is its first file.
 _CARD_BYTES = 1 << 20
 #: JSON files larger than this are not exported results.
 _RESULTS_BYTES = 1 << 26
@@ -27,7 +27,7 @@ _SEQUENCES, _PLAN, _RESULTS = (
 )
 _RESULTS_CSV = rb"method,shots,seed,queries,metric,mean,low,high,seconds"
 _SEQUENCES_CSV = rb"query_id,beam,[^\n]*,candidates(\n|\Z)"
-#: Suffix -> what a file of this format begins with; of .md also what stands near its end.
+#: Suffix -> the beginning of a file of this format; for .md also a text near its end.
 _BEGINNINGS = {
     ".html": rb'.*<meta name="generator" content="icltool ',
     ".json": rb"\{\s*(%b|%b|(?P<results>%b))" % (_SEQUENCES, _PLAN, _RESULTS),
@@ -43,7 +43,7 @@ def is_caption_file(path: Path) -> bool:
 
 
 def is_export(path: Path) -> bool:
-    """OSError or ValueError for a file that cannot be read, or is not what its name says."""
+    """Raises OSError or ValueError for a file that cannot be read or does not match its suffix."""
     if path.is_dir():
         weights = any(path.glob("*.safetensors"))
         return (path / "icltool.json").is_file() or (weights and _EXPORTED in (path / "README.md").read_bytes())
@@ -60,14 +60,14 @@ def is_export(path: Path) -> bool:
 
 
 def _is_parquet(path: Path) -> bool:
-    """Sequences, whose provenance stands in the footer."""
+    """Whether the file holds sequences, with their provenance in the footer."""
     import pyarrow.parquet as pq
 
     return b"icltool" in (pq.read_schema(path).metadata or {})
 
 
 def _is_archive(path: Path) -> bool:
-    """A packed model, whose card comes first."""
+    """Whether the file is a packed model, whose card comes first."""
     try:
         with tarfile.open(path, "r:gz") as archive:
             card = archive.next()

@@ -1,8 +1,8 @@
-"""What an artefact records of itself, read in one place and without its rows: whether it is icltool's and whole, and what it
-was made from.
+"""Reads an artefact's own record, but not its rows: whether icltool wrote it, whether it is complete, and what it was made
+from.
 
 Every kind has such a record: datasets/ a dataset.json, the HDF5 files of embeddings/, sequences/ and cache/ their root
-attributes, checkpoints/ a training.json, evaluations/ a results.json. Only captions/ and exports/ hold formats of others
+attributes, checkpoints/ a training.json, evaluations/ a results.json. Only captions/ and exports/ hold common formats
 (`exports`).
 """
 
@@ -24,22 +24,21 @@ from icltool.store.out_of_order_rows import out_of_order_path
 from icltool.store.workspace import TRAINED
 
 COMPLETE, UNFINISHED, LEFTOVER, DAMAGED, OTHER = "complete", "unfinished", "leftover", "damaged", "other version"
-#: Ends the names of lists of what was given up.
+#: The suffix of lists of failed work.
 FAILED = ".failed.json"
-#: The state of an interrupted training, and what it is written to before it takes that name.
+#: The state of an interrupted training, and its temporary name.
 _RESUME = ("resume.ckpt", ".resume.ckpt.new")
-#: Journals up to this size are read to count what is finished.
+#: Journals up to this size are read to count finished records.
 _COUNTED_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one artefact; "" and () where it says nothing.
-
-    `state` is "complete", "unfinished" (its command goes on with it), "leftover" (nothing reads it), "damaged" or "other
-    version"; `note` says more. `dataset`, `task` and `dataset_fingerprint` name what it was made from; `embeddings` holds
-    the fingerprints of such files, `sequences` the name of one, `files` paths of other artefacts; `stale` says why nothing
-    that runs now would read it.
+    """The facts about an artefact; "" and () if unknown. `state` is "complete", "unfinished" (its command resumes it),
+    "leftover" (nothing reads it), "damaged" or "other version"; `note` has the details. `dataset`, `task` and
+    `dataset_fingerprint` name what it was made from; `embeddings` holds the fingerprints of embeddings files, `sequences`
+    the name of a sequences file, `files` paths of other artefacts; `stale` is the reason why this icltool would not read
+    it.
     """
 
     state: str = COMPLETE
@@ -58,13 +57,13 @@ class Facts:
     stale: str = ""
 
     def noting(self, text: str) -> Facts:
-        """The same with one more note."""
+        """The same facts with another note."""
         return replace(self, note=f"{self.note}; {text}" if self.note else text)
 
 
 def inspect(kind: str, path: Path) -> Facts | None:
-    """The facts of the artefact at `path` in the workspace's folder `kind`; None where icltool did not make what lies there, as
-    people keep their own beside it. Nothing is raised for a damaged one."""
+    """The facts about the artefact at `path` in the workspace's folder `kind`; None if icltool did not create it, since
+    people keep their own files there. Raises nothing for a damaged one."""
     try:
         return _READERS[kind](path)
     except ForeignFileError:
@@ -78,7 +77,7 @@ def inspect(kind: str, path: Path) -> Facts | None:
 
 
 def is_failures(path: Path) -> bool:
-    """Whether the file is a list of what was given up (`icltool.store.failures`)."""
+    """Whether the file is a list of failed work (`icltool.store.failures`)."""
     try:
         return path.name.endswith(FAILED) and read_json(path).get("schema") == failures.SCHEMA
     except (OSError, StoreError, ValueError, AttributeError):
@@ -86,7 +85,7 @@ def is_failures(path: Path) -> bool:
 
 
 def _made_from(record: Mapping[str, object]) -> Facts:
-    """The facts of what an artefact's configuration or identity says it was made from."""
+    """The facts about what an artefact was made from, by its configuration or identity."""
     dataset, task, fingerprint, features = (
         str(record.get(key) or "") for key in ("dataset", "task", "dataset_fingerprint", "embeddings_fingerprint")
     )
@@ -115,7 +114,7 @@ def _of_header(header: Header) -> Facts:
 
 
 def _rows(path: Path, kind: type[embeddings.EmbeddingFile] | type[sequences.SequenceFile], column: str) -> Facts | None:
-    """The facts of a file that is written row by row, with journals beside it while it is not finished."""
+    """The facts about a file that is written row by row, with journals beside it until it is finished."""
     if not _is_h5(path):
         return None
     file, header = open_h5(path, kind.schema)
@@ -169,7 +168,7 @@ def _dataset(path: Path) -> Facts | None:
 
 
 def _checkpoint(path: Path) -> Facts | None:
-    """A training, also one that was stopped before it left weights: its lock stays beside the folder."""
+    """A training, even one that was stopped before it wrote weights: its lock stays beside the folder."""
     if not path.is_dir():
         return None
     if not (path / TRAINED).exists():
@@ -191,7 +190,7 @@ def _checkpoint(path: Path) -> Facts | None:
 
 
 def _evaluation(path: Path) -> Facts | None:
-    """An evaluation, also one that was stopped before its first answer: its lock stays in the folder."""
+    """An evaluation, even one that was stopped before its first answer: its lock stays in the folder."""
     if not path.is_dir():
         return None
     if not (path / evaluations.RESULTS).exists():
@@ -227,7 +226,7 @@ def _export(path: Path) -> Facts | None:
 
 
 def _is_readable(look: Callable[[Path], bool], path: Path) -> bool:
-    """What `look` says; False where the file cannot be read."""
+    """The result of `look`; False if the file cannot be read."""
     try:
         return look(path)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Everything that lies in a workspace: artefacts, and what killed runs left behind."""
+"""The contents of a workspace: artefacts, and what killed runs left behind."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from icltool.store.workspace import Workspace
 
 #: Kinds whose artefacts are written without a lock.
 _UNLOCKED = ("exports",)
-#: Seconds after which a temporary file that no lock stands for is taken for a leftover.
+#: Seconds after which a temporary file without a lock counts as a leftover.
 PATIENCE = 3600.0
 
-#: Part of the temporary names of what is being removed.
+#: Part of the temporary names of artefacts that are being removed.
 REMOVED = ".removed"
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{8}\.tmp(?P<suffix>\.[^.]+)?\Z|\.[0-9a-f]{16}\.tmp\Z")
 _LOCK = re.compile(r"\.(?P<name>.+)\.lock\Z")
@@ -35,8 +35,8 @@ _AHEAD = re.compile(r"\.(?P<name>.+)\.ahead\Z")
 
 
 def inventory(workspace: Workspace) -> Inventory:
-    """Looks at every artefact, and reads no rows. Links are listed as such and never followed for their content's size; a
-    folder of the workspace that is a link out of it is left out, and so is whatever is none of icltool's.
+    """Lists every artefact without reading rows. Links are listed as links, and their targets are not measured; a folder of
+    the workspace that is a link out of it is left out, and so is whatever icltool did not create.
     """
     artefacts: list[Artefact] = []
     remarks: list[str] = []
@@ -57,7 +57,7 @@ def inventory(workspace: Workspace) -> Inventory:
 
 
 class Measured(NamedTuple):
-    """`bytes` and `files` of a place, and when any was last `changed` (seconds since the epoch)."""
+    """The `bytes` and number of `files` of a place, and the time of the last change (seconds since the epoch)."""
 
     bytes: int
     files: int
@@ -65,7 +65,7 @@ class Measured(NamedTuple):
 
 
 def measure(paths: Sequence[Path]) -> Measured:
-    """Of files, and of folders with all that is in them; links count as links. Lock files count for nothing."""
+    """Measures files, and folders with all their contents; links count as links. Lock files do not count."""
     total, files, newest = 0, 0, 0.0
     for path in paths:
         for status in _statuses(path):
@@ -74,7 +74,7 @@ def measure(paths: Sequence[Path]) -> Measured:
 
 
 def _statuses(path: Path) -> Iterator[os.stat_result]:
-    """The status of the file, or of every file in the folder; the folder's own where it has none."""
+    """The status of the file, or of every file in the folder; the folder's own if it is empty."""
     try:
         own = path.lstat()
     except OSError:
@@ -98,7 +98,7 @@ def _statuses(path: Path) -> Iterator[os.stat_result]:
 
 
 def _of_kind(kind: str, folder: Path, foreign: list[Path]) -> Iterator[Artefact]:
-    """What is in one folder of the workspace; what is none of icltool's is added to `foreign`."""
+    """The artefacts in one folder of the workspace; entries that icltool did not create are added to `foreign`."""
     if kind == "datasets":
         for place in _entries(folder):
             if place.name.startswith("."):
@@ -121,7 +121,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _one(kind: str, top: Path, path: Path, foreign: list[Path]) -> Iterator[Artefact]:
-    """The artefact at `path`, and leftovers in it; or the leftover that `path` is."""
+    """The artefact at `path` with the leftovers in it, or the leftover at `path`."""
     if path.name.startswith("."):
         yield from _left(kind, top, path)
         return
@@ -142,7 +142,7 @@ def _one(kind: str, top: Path, path: Path, foreign: list[Path]) -> Iterator[Arte
 
 
 def _beside(path: Path) -> tuple[Path, ...]:
-    """The files that belong to the artefact at `path` and lie beside it."""
+    """The files beside `path` that belong to the artefact."""
     return tuple(p for p in (journal_path(path), out_of_order_path(path), failures_file(path)) if p.is_file())
 
 
@@ -153,7 +153,7 @@ def _lock_of(kind: str, path: Path) -> Path | None:
 
 
 def _with_failures(facts: Facts, path: Path) -> Facts:
-    """The facts with the last error of a run that gave units up."""
+    """The facts with the last error of a run with failed units."""
     places = [path, path / "results.json"] if path.is_dir() else [path]
     for place in places:
         with contextlib.suppress(StoreError, AttributeError):
@@ -182,7 +182,8 @@ def _artefact(
 
 
 def _left(kind: str, top: Path, path: Path, lock: Path | None = None) -> Iterator[Artefact]:
-    """What a killed run left at `path`, nothing where it is in use or is not a leftover. `lock` is the artefact it is in."""
+    """The leftover of a killed run at `path`, unless it is in use or is not a leftover. `lock` is the artefact that
+    contains it."""
     owner, note = lock, ""
     if match := _TEMPORARY.match(path.name):
         stem = match["stem"] or ""
@@ -192,7 +193,7 @@ def _left(kind: str, top: Path, path: Path, lock: Path | None = None) -> Iterato
             owner = path.with_name(stem.removesuffix(REMOVED) + (match["suffix"] or ""))
         locks = owner is not None and _lock_exists(owner)
         if not (removed or locks) and time.time() - measure((path,))[2] < PATIENCE:
-            return  # no lock tells whether somebody writes it at this moment
+            return  # no lock shows whether it is being written at the moment
         owner = owner if locks else None
     elif match := _LOCK.match(path.name):
         owner = path.with_name(match["name"])
@@ -213,7 +214,7 @@ def _left(kind: str, top: Path, path: Path, lock: Path | None = None) -> Iterato
 
 
 def _orphan(path: Path) -> tuple[Path, str] | None:
-    """(the artefact that the file at `path` belongs to, what to say of it where that is gone); None for any other file."""
+    """(the artefact that the file at `path` belongs to, the note if that is gone); None for any other file."""
     for pattern, what in ((_JOURNAL, "journal"), (_AHEAD, "waiting rows")):
         if match := pattern.match(path.name):
             return path.with_name(match["name"]), f"{what} of a file that is gone"
@@ -227,5 +228,5 @@ def _lock_exists(owner: Path) -> bool:
 
 
 def is_finished(artefact: Artefact) -> bool:
-    """Whether it is a result that somebody may have waited for: complete, and neither a leftover nor a cache."""
+    """Whether it is a result that may have taken long: complete, and neither a leftover nor a cache."""
     return artefact.state == COMPLETE and artefact.kind != "cache"

@@ -1,4 +1,4 @@
-"""Which artefact was made from which: what can no longer be reached, and what others need."""
+"""Which artefact was made from which: what is unreachable, and what others need."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from icltool.store.inventory.inspection import COMPLETE, LEFTOVER, UNFINISHED, F
 from icltool.store.prepared import open_dataset
 from icltool.store.workspace import Workspace
 
-#: Kinds that are made from a prepared data set, and are of no use beside another one.
+#: Kinds that are made from a prepared data set, and are useless with another one.
 _OF_DATA = ("embeddings", "sequences", "checkpoints", "evaluations")
-#: What is made while they are written may be needed without their saying so yet: a training tells nothing before it ends, an
+#: Kinds that may need artefacts before their record names them: a training writes no record before it ends, an
 #: evaluation never names embeddings.
-_UNTOLD = {
+_UNRECORDED = {
     "checkpoints": ("datasets", "embeddings", "sequences"),
     "evaluations": ("datasets", "embeddings", "checkpoints"),
 }
@@ -25,10 +25,10 @@ _UNTOLD = {
 def related(artefacts: Sequence[Artefact], workspace: Workspace) -> list[Artefact]:
     """The artefacts of the workspace with `unreachable`, `needed_by` and `used_by` filled in.
 
-    Unreachable is what no command goes on with: its data set is gone or has another fingerprint, the source of data sets that
-    are all gone, a cache made by other versions. An artefact of other options
-    is none, neither is one that says nothing of where it comes from, and neither is a finished training whose sequences are
-    gone, which can be evaluated still: its note says so.
+    An artefact is unreachable if no command can use it: its data set is gone or has another fingerprint, it is the source
+    of data sets that are all gone, or it is a cache of other versions. Artefacts made with different options, artefacts of
+    unknown origin, and a finished training whose sequences are gone, which can still be evaluated (its note says so), are
+    reachable.
     """
     lineage = _Lineage([a for a in artefacts if a.state != LEFTOVER], _fingerprints(workspace))
     return [
@@ -44,8 +44,8 @@ def related(artefacts: Sequence[Artefact], workspace: Workspace) -> list[Artefac
 
 
 class _Lineage:
-    """`users` holds the labels of what was made from an artefact, `used_by` who writes something that is made from it; `whole`
-    are all artefacts but leftovers, `fingerprints` those of the prepared data sets by name and task."""
+    """`users` holds the labels of what was made from an artefact, `used_by` the process that is writing something made from
+    it; `whole` are all artefacts except leftovers, `fingerprints` those of the prepared data sets by name and task."""
 
     def __init__(self, whole: Sequence[Artefact], fingerprints: dict[tuple[str, str], str]) -> None:
         self._whole, self._fingerprints = whole, fingerprints
@@ -62,7 +62,7 @@ class _Lineage:
                 self._mark(artefact, f"{artefact.held_by}, which writes {artefact.label}")
 
     def _mark(self, writer: Artefact, by: str) -> None:
-        """Notes that `by` uses all that `writer` is made from, and what that is made from in turn."""
+        """Records that `by` uses everything that `writer` is made from, directly or indirectly."""
         waiting = [*self._sources_of(writer), *self._possible_sources(writer)]
         seen = {writer.label}
         while waiting:
@@ -73,10 +73,10 @@ class _Lineage:
                 waiting += self._sources_of(source)
 
     def _possible_sources(self, writer: Artefact) -> list[Artefact]:
-        """What an artefact that is being written may be made from without saying so yet: all of its data set and task, by its
-        name where that tells alone."""
+        """What an artefact that is being written may be made from, before its record names it: everything of its data set
+        and task, as given by its name if it has no record."""
         dataset = writer.facts.dataset
-        kinds = () if writer.kind == "checkpoints" and dataset else _UNTOLD.get(writer.kind, ())
+        kinds = () if writer.kind == "checkpoints" and dataset else _UNRECORDED.get(writer.kind, ())
         return [
             a
             for a in self._whole
@@ -86,14 +86,14 @@ class _Lineage:
         ]
 
     def facts(self, artefact: Artefact) -> Facts:
-        """Its facts, with a note where a training's sequences are not there."""
+        """Its facts, with a note if a training's sequences are missing."""
         facts = artefact.facts
         if not facts.sequences or ("sequences", facts.sequences) in self._names:
             return facts
         return facts.noting(f"its sequences {facts.sequences} are not in the workspace")
 
     def unreachable(self, artefact: Artefact) -> str:
-        """Why; "" where it can be reached, or nothing is known."""
+        """The reason; "" if it is reachable or nothing is known."""
         facts = artefact.facts
         if artefact.state not in (COMPLETE, UNFINISHED):
             return ""
@@ -112,7 +112,7 @@ class _Lineage:
         return facts.stale
 
     def _sources_of(self, artefact: Artefact) -> Iterator[Artefact]:
-        """What it was made from, as far as that is in the workspace."""
+        """The artefacts in the workspace that it was made from."""
         facts = artefact.facts
         if artefact.kind == "datasets":
             source = self._names.get(("datasets", f"{artefact.name.split('/')[0]}/source"))
@@ -130,7 +130,7 @@ class _Lineage:
 
 
 def _fingerprints(workspace: Workspace) -> dict[tuple[str, str], str]:
-    """The fingerprint of every prepared data set by name and task, also behind links; "" where it cannot be read."""
+    """The fingerprint of every prepared data set by name and task, including links; "" if it cannot be read."""
     fingerprints = {}
     for name, task in workspace.prepared():
         try:
@@ -141,7 +141,7 @@ def _fingerprints(workspace: Workspace) -> dict[tuple[str, str], str]:
 
 
 def _of(artefact: Artefact) -> tuple[str, str]:
-    """(data set, task) that an artefact says it is of."""
+    """The (data set, task) in an artefact's record."""
     return artefact.facts.dataset, artefact.facts.task
 
 

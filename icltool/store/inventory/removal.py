@@ -1,4 +1,4 @@
-"""Removing an artefact so that at no moment a half of it can be taken for the whole."""
+"""Removes artefacts so that a partly removed one is never mistaken for a complete one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from icltool.store.locking import locked
 
 
 def remove(artefact: Artefact, advance: Callable[[int], None] = lambda files: None) -> int:
-    """Removes it and what goes with it, and returns how many bytes that were; `advance` is told of removed files.
-
-    The artefact takes a temporary name first, which no command reads, and is deleted then: a kill in between leaves a leftover
-    that the next look finds. Links are removed, never what they point to. Raises StoreError, with the artefact as it was, when
-    another process writes it, it has changed since it was listed, or it cannot be renamed; with a leftover, when a file of it
-    cannot be deleted.
+    """Removes it with its parts, and returns the number of bytes; calls `advance` with removed files. The artefact is first
+    renamed to a temporary name, which no command reads, and then deleted: a kill in between leaves a leftover that the next
+    inventory lists. Links are removed, never their targets. Raises StoreError, with the artefact unchanged, if another
+    process is writing it, it has changed since it was listed, or it cannot be renamed; and, with a leftover, if one of its
+    files cannot be deleted.
     """
-    if _is_gone(artefact):  # taking its lock would make a lock's file again
+    if _is_gone(artefact):  # taking its lock would create the lock file again
         return 0
     with _held(artefact):
         if _is_gone(artefact):
@@ -36,23 +35,22 @@ def remove(artefact: Artefact, advance: Callable[[int], None] = lambda files: No
             for path in (artefact.path, *artefact.parts):
                 if os.path.lexists(path):
                     _delete(path if artefact.state == LEFTOVER else _set_aside(path), advance)
-    with contextlib.suppress(OSError):  # not empty, say
+    with contextlib.suppress(OSError):  # for example, not empty
         if artefact.kind == "datasets":
             artefact.path.parent.rmdir()
     return size
 
 
 def _is_gone(artefact: Artefact) -> bool:
-    """Whether it is a leftover that was removed together with what it belonged to."""
+    """Whether it is a leftover that was removed together with its artefact."""
     return artefact.state == LEFTOVER and not os.path.lexists(artefact.path)
 
 
 @contextlib.contextmanager
 def _held(artefact: Artefact) -> Iterator[None]:
-    """Holds the artefact's lock, and removes its file at the end where it stands for nothing any more.
-
-    Removing it is safe for as long as it is held: whoever waits for it finds that its file has no name, and looks again.
-    Windows keeps open files, and so the lock files.
+    """Holds the artefact's lock, and removes the lock file at the end if its artefact is gone. Removing it is safe while it
+    is held: a waiting process notices that the file has no name, and tries again. Windows cannot remove open files, so the
+    lock files stay there.
     """
     lock = artefact.lock
     if lock is None or not lock.parent.is_dir():
@@ -66,7 +64,7 @@ def _held(artefact: Artefact) -> Iterator[None]:
 
 
 def _set_aside(path: Path) -> Path:
-    """Renames it to a temporary name beside it, which tells what it is. Raises OSError."""
+    """Renames it to a temporary name beside it that contains its own. Raises OSError."""
     stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
     aside = path.with_name(f".{stem.lstrip('.')}{REMOVED}.{secrets.token_hex(4)}.tmp{suffix}")
     path.rename(aside)

@@ -223,9 +223,9 @@ def test_what_cannot_be_exported(
         *at, "--checkpoint=min_vl"
     )
     assert "model cannot be exported as csv hint: choose from folder, tar.gz" in refused(*at, "--format=csv")
-    assert "--dtype means nothing for --weights fine-tuned" in refused(*at, "--weights=fine-tuned", "--dtype=float16")
+    assert "--dtype has no effect with --weights fine-tuned" in refused(*at, "--weights=fine-tuned", "--dtype=float16")
     assert "cut.safetensors is truncated" in refused("model", "--input", moved / "cut.safetensors")
-    assert "--weights, --configuration means nothing for results" in refused(
+    assert "--weights, --configuration cannot be used to export results" in refused(
         "results", "--weights=fine-tuned", "--configuration=none"
     )
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path))

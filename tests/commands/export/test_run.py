@@ -437,10 +437,10 @@ def _example(image: str = "") -> Example:
 @pytest.mark.parametrize(
     ("what", "options", "message"),
     [
-        ("sequences", {"method": "i2i", "setting_seed": 1}, "--method, --seed means nothing for sequences"),
-        ("results", {"images": "data"}, "--images means nothing for results"),
-        ("plan", {"images": "data"}, "--images means nothing for plan"),
-        ("plan", {"append": "t.csv"}, "--append means nothing for plan"),
+        ("sequences", {"method": "i2i", "setting_seed": 1}, "--method, --seed cannot be used to export sequences"),
+        ("results", {"images": "data"}, "--images cannot be used to export results"),
+        ("plan", {"images": "data"}, "--images cannot be used to export plan"),
+        ("plan", {"append": "t.csv"}, "--append cannot be used to export plan"),
         (
             "results",
             {"append": "t.csv", "format": "json"},

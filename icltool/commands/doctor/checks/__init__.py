@@ -1,4 +1,4 @@
-"""What `icltool doctor` looks at. Each check gives rows; a check that fails gives a row that says so."""
+"""The checks of `icltool doctor`. Each check returns rows; a check that fails returns a row with the error."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from icltool.commands.doctor.checks.rows import Row, row
 
-#: Of the JSON: {"schema", "version", "created", "sections": {title: [row, …]}, "problems": [text, …]}; a row is {"item",
-#: "value", "status", "note"} and may have "data". Another version is one in which something of that is called or meant
-#: otherwise; new sections, rows and keys of "data" do not count.
+#: The JSON output: {"schema", "version", "created", "sections": {title: [row, …]}, "problems": [text, …]}; a row is
+#: {"item", "value", "status", "note"} and may have "data". The version changes when a key is renamed or changes its
+#: meaning; new sections, rows and keys of "data" do not change it.
 SCHEMA, VERSION = "icltool.doctor", 1
 
 __all__ = ["SCHEMA", "VERSION", "Row", "problems", "row", "sections"]
 
 
-#: The sections in order: title -> module and function; those of `_OF_WORKSPACE` are handed the workspace.
+#: The sections in order: title -> module and function; those in `_OF_WORKSPACE` receive the workspace.
 _CHECKS = {
     "versions": "packages:versions",
     "system": "system:system",
@@ -38,7 +38,7 @@ _OF_WORKSPACE = ("memory and disk", "workspace")
 
 
 def sections(workspace: Path) -> dict[str, list[Row]]:
-    """All sections by title. Nothing raises: what cannot be found out is a row of its own."""
+    """All sections by title. Never raises: a failed check becomes a row."""
     return {title: guarded(functools.partial(_run, title, workspace)) for title in _CHECKS}
 
 
@@ -50,7 +50,7 @@ def _run(title: str, workspace: Path) -> list[Row]:
 
 
 def guarded(check: Callable[[], list[Row]]) -> list[Row]:
-    """The rows of a check, or one that says how it failed."""
+    """The rows of a check, or one row with its error."""
     try:
         return check()
     except (Exception, SystemExit) as error:  # a broken package may raise anything; the other checks go on

@@ -1,1 +1,1 @@
-"""The page of `icltool report`: what it shows (content), where that comes from, and how it is drawn."""
+"""The page of `icltool report`: its content, where the content comes from, and how it is drawn."""

@@ -1,1 +1,1 @@
-"""What learners share that steer a frozen LVLM: the examples they draw, teacher and student, losses, training, files."""
+"""What the learners of interventions share: draws of examples, teacher and student, losses, training, files."""
