@@ -26,7 +26,7 @@ class CleanConfig(StageConfig):
     """List the files of the workspace, or remove some of them after confirmation.
 
     Without options it only lists. With several conditions it selects what meets all of them. Files that another process is
-    writing, and files that icltool did not make, are never removed; of a link only the link itself is removed.
+    writing, and files that icltool did not write, are never removed; of a link only the link itself is removed.
 
         icltool clean
         icltool clean --leftovers

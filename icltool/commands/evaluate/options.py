@@ -45,9 +45,9 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
     )
     methods: tuple[str, ...] = Field(
         default=("random",),
-        description="methods to compare: retrievers (random, i2i, mmr …), interventions (LIVE vectors, function vectors, "
-        "LoRA …) or finetuned (the result of `icltool train captioner`). NAME:OPTION=VALUE sets an option, LABEL=NAME a label; "
-        "with A+B, B chooses among what A chose",
+        description="methods to compare: zero-shot, retrievers (random, i2i, mmr …), selectors (lever-lm, pointer), "
+        "interventions (live, function-vector, lora …) or finetuned (the result of `icltool train captioner`). "
+        "NAME:OPTION=VALUE sets an option, LABEL=NAME a label; with A+B, B chooses among the demonstrations that A chose",
         json_schema_extra={
             **_SHOWN,
             "daily": True,

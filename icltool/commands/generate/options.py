@@ -55,7 +55,7 @@ class GenerateConfig(ModelConfig, ExecutorConfig):
     anchors: int = Field(
         default=5000,
         ge=1,
-        description="number of examples to search sequences for, drawn at random",
+        description="number of anchors, the examples of the index set to search sequences for, drawn at random",
         json_schema_extra={"group": "Data", "daily": True, "aliases": ["--limit"]},
     )
     sampler: str = Field(
