@@ -50,6 +50,18 @@ def test_a_report_as_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-2:] == ["a remark", "output: out/results.json"]
 
 
+def test_the_path_is_relative_to_the_current_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for path, printed in ((Path.cwd() / "a.json", "a.json"), (tmp_path / "b.json", str(tmp_path / "b.json"))):
+        show(StageReport("results", ({"x": 1},), path))
+        assert "".join(capsys.readouterr().out.split()).endswith(f"output:{printed}")
+        show(StageReport("results", ({"x": 1},), path), as_json=True)
+        assert json.loads(capsys.readouterr().out)["path"] == str(path)
+
+
 def test_a_report_as_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
     rows = ({"a": np.float32(0.5), "b": float("nan"), "c": np.arange(2), "d": Path("x"), "e": "Ä"},)
     show(StageReport("t", rows, None, ("r",)), as_json=True)

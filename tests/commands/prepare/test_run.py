@@ -347,6 +347,11 @@ def test_two_tables_have_two_names(tmp_path: Path) -> None:
     assert Workspace(workspace).prepared() == [(name, "caption") for name in ("my-photos", "others", "third")]
     error = refused(StoreError, workspace, "folder", root=roots[1], options={"seed": 5})
     assert error.message == "others (caption) is already prepared, with different options (seed: 0, now 5)"
+    error = refused(StoreError, workspace, "folder", root=roots[1], options={"table": "captions.csv"})
+    assert (
+        error.message
+        == "others (caption) is already prepared, with different options (table: not set, now captions.csv)"
+    )
     error = refused(StoreError, workspace, "folder", root=roots[0], dataset="others")
     assert error.message == f"others (caption) is already prepared, from {roots[1]}"
     first = open_dataset(workspace / "datasets" / "others" / "caption").fingerprint
