@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from icltool.contracts.arrays import FloatArray
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Maps images and texts into one space, compared by cosine similarity. `dim` is D."""
+    """Maps images and texts into one space, compared by cosine similarity. `dim` is D. See HasModalities for an encoder of one
+    of them."""
 
     name: str
     dim: int
@@ -29,6 +30,21 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """float32 [n, D], not normalised."""
         ...
+
+
+@runtime_checkable
+class HasModalities(Protocol):
+    """Ability of an encoder of images only, or of texts only. Its other method raises ConfigError."""
+
+    @property
+    def modalities(self) -> Collection[str]:
+        """{"image"} or {"text"}."""
+        ...
+
+
+def modalities_of(encoder: Encoder) -> frozenset[str]:
+    """What an encoder encodes: "image", "text" or both."""
+    return frozenset(encoder.modalities) if isinstance(encoder, HasModalities) else frozenset({"image", "text"})
 
 
 @runtime_checkable

@@ -195,6 +195,12 @@ def icltool_tasks() -> list[Registration]:
 @hookimpl
 def icltool_encoders() -> list[Registration]:
     clip = f"{_HERE}.encoders.open_clip:OpenClipEncoder"
+    image_text = f"{_HERE}.encoders.image_text:ImageTextEncoder"
+    image, text = f"{_HERE}.encoders.image:ImageEncoder", f"{_HERE}.encoders.text:TextEncoder"
+
+    def published(name: str, target: str, summary: str, hub_id: str, **options: object) -> Registration:
+        return Registration(name, target, summary, {"name": name, "hub_id": hub_id, **options})
+
     return [
         Registration("tiny-clip", clip, "CLIP of the embedded world", {"name": "tiny-clip", "packaged": "tiny-clip"}),
         Registration(
@@ -209,6 +215,23 @@ def icltool_encoders() -> list[Registration]:
             "OpenAI CLIP ViT-B/32",
             {"name": "vit-b-32", "architecture": "ViT-B-32-quickgelu", "pretrained": "openai"},
         ),
+        published("siglip2", image_text, "SigLIP 2 So400m, images and texts", "google/siglip2-so400m-patch14-384"),
+        published("dinov2", image, "DINOv2 ViT-L/14, images only", "facebook/dinov2-large"),
+        published("dinov3", image, "DINOv3 ViT-L/16, images only", "facebook/dinov3-vitl16-pretrain-lvd1689m"),
+        published("minilm", text, "MiniLM-L6, English texts only", "sentence-transformers/all-MiniLM-L6-v2"),
+        published(
+            "multilingual-e5",
+            text,
+            "multilingual E5 base, texts of 100 languages only",
+            "intfloat/multilingual-e5-base",
+            prefix="query: ",
+        ),
+        Registration("open-clip", clip, "any architecture of open_clip: --encoder-path DIR or ARCHITECTURE/TAG"),
+        Registration(
+            "image-text-encoder", image_text, "any encoder of images and texts of transformers: --encoder-path"
+        ),
+        Registration("image-encoder", image, "any image encoder of transformers: --encoder-path"),
+        Registration("text-encoder", text, "any text encoder of sentence-transformers or transformers: --encoder-path"),
     ]
 
 

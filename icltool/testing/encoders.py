@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from icltool.contracts import Encoder, FloatArray
-from icltool.errors import DataError
+from icltool.contracts.encoder import modalities_of
+from icltool.errors import ConfigError, DataError
 from icltool.testing.examples import make_examples
 from icltool.testing.expectations import built, expect, expect_equal, expect_error
 
@@ -19,7 +20,7 @@ _TEXTS = ("a red bar", "a blue frame", "what is it", "a long sentence about a gr
 def check_encoder(encoder: Encoder | Callable[[], Encoder], folder: Path, *, tolerance: float = 1e-4) -> None:
     """Checks an encoder, or a class or factory that makes one, against `icltool.Encoder`.
 
-    Images are written to `folder`.
+    Images are written to `folder`. An encoder with HasModalities is checked on those; its other method must raise ConfigError.
 
     Checks `name`, `dim` and a stable `fingerprint`; vectors (float32 [n, dim], finite, an empty array for no inputs); that a
     vector does not depend on the batch or its order (within `tolerance` of the largest value); that different inputs get
@@ -35,8 +36,20 @@ def check_encoder(encoder: Encoder | Callable[[], Encoder], folder: Path, *, tol
     expect(model.fingerprint() == mark, "`fingerprint()` must not change between two calls")
 
     paths = [e.image for e in make_examples(folder, 6, size=40)] + _colour_modes(folder)
-    _check_field(model.encode_images, paths, model.dim, "images", tolerance)
-    _check_field(model.encode_texts, list(_TEXTS), model.dim, "texts", tolerance)
+    modalities = modalities_of(model)
+    expect(
+        modalities and modalities <= {"image", "text"},
+        f"`modalities` must be of 'image' and 'text', not {sorted(modalities)}",
+    )
+    for modality, encode, inputs in (("image", model.encode_images, paths), ("text", model.encode_texts, list(_TEXTS))):
+        if modality in modalities:
+            _check_field(encode, inputs, model.dim, f"{modality}s", tolerance)
+        else:
+            expect_error(
+                ConfigError, partial(encode, inputs), f"encoding {modality}s is a ConfigError, see HasModalities"
+            )
+    if "image" not in modalities:
+        return
     for broken in (folder / "no-such-image.png", _cut(Path(paths[0]), folder / "cut.png")):
         error = expect_error(
             DataError,

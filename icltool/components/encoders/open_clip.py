@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -15,17 +18,13 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
+from icltool.components.encoders.locating import WEIGHTS, is_hub_id, locate
+from icltool.components.encoders.samples import SAMPLE_TEXT
 from icltool.components.models.shared.images import read_image
 from icltool.components.models.shared.loading import check_sizes, is_fault
 from icltool.components.models.shared.weights import check_files, fingerprint, packaged_weights
 from icltool.contracts import FloatArray, Options, read_whole
-from icltool.errors import ConfigError, IclError
-
-#: A text on which different tokenizers differ.
-_SAMPLE_TEXT = "A photo of 2 red, well-worn umbrellas."
-
-#: Suffixes of open_clip weights files.
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+from icltool.errors import ConfigError, IclError, IclWarning, closest
 
 
 class OpenClipOptions(Options):
@@ -36,8 +35,11 @@ class OpenClipOptions(Options):
     architecture: str | None = Field(None, description="architecture of open_clip")
     pretrained: str | None = Field(None, description="tag of open_clip for pretrained weights, or a weights file")
     path: str | None = Field(
-        None, description="folder with open_clip_config.json and weights; with architecture, also a weights file"
+        None,
+        description="folder with open_clip_config.json and weights, or OWNER/NAME to download them from the Hugging Face hub; "
+        "with architecture, also a weights file",
     )
+    download: bool = Field(False, description="download the weights of the tag if they are not on this machine")
     device: str = Field("auto", description="device to run on: cpu, cuda, cuda:1 …; auto uses a GPU if there is one")
     weights: bool = Field(True, description="load weights; false leaves the towers untrained")
 
@@ -52,46 +54,36 @@ class OpenClipEncoder:
 
     def __init__(self, options: OpenClipOptions) -> None:
         """Raises ConfigError if the weights are not on this machine and `path` names no source."""
-        name, path, weights = options.name, options.path, options.weights
-        architecture, pretrained = options.architecture, options.pretrained
+        name, path = options.name, options.path
         self.name = name
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if options.device == "auto" else options.device)
-        folder = path or (str(packaged_weights(options.packaged)) if options.packaged else None)
+        folder = _place(options)
         self._folder = folder if folder is not None and Path(folder).is_dir() else None
         settings: dict[str, object] = {}
         if self._folder is not None:
-            if weights and not any(p.suffix in _WEIGHTS for p in Path(self._folder).iterdir()):
-                raise ConfigError(  # open_clip would continue with random weights
-                    f"encoder {name!r}: {self._folder} contains no weights",
-                    f"add a weights file ({', '.join(_WEIGHTS)})",
-                )
-            check_files(Path(self._folder))
+            _check_folder(name, Path(self._folder), options.weights)
             self._identifier, source = f"local-dir:{self._folder}", None
             self._identity = fingerprint(self._folder)
         else:
-            if architecture is None:
-                raise ConfigError(
-                    f"encoder {name!r}: {folder!r} is not a folder", "give a folder with open_clip_config.json"
-                )
-            self._identifier = architecture
-            source = (path or _cached_weights(name, architecture, pretrained)) if weights else None
-            settings |= _preprocessing(name, architecture, None if path else pretrained)
-            self._identity = f"{architecture}-{pretrained or Path(str(path)).name}"
-        if not weights:
+            self._identifier, source = _architecture(options, folder), _source(options)
+            settings |= _preprocessing(name, self._identifier, None if path else options.pretrained)
+            self._identity = f"{self._identifier}-{options.pretrained or Path(str(path)).name}"
+        if not options.weights:
             self._identity += "-untrained"
             settings |= {"load_weights": False, "pretrained_text": False}
         try:
             if self._folder is not None:
                 described = json.loads(read_whole(Path(self._folder) / "open_clip_config.json"))
                 check_sizes(f"encoder {name!r}", described, "open_clip_config.json")
-            model, _, self._transform = open_clip.create_model_and_transforms(
-                self._identifier, pretrained=source, **settings
-            )
-            self._tokenizer = open_clip.get_tokenizer(self._identifier)
+            with _without_log():
+                model, _, self._transform = open_clip.create_model_and_transforms(
+                    self._identifier, pretrained=source, **settings
+                )
+                self._tokenizer = open_clip.get_tokenizer(self._identifier)
             # wrong settings show only when an image and a text are processed
             self._transform(Image.new("RGB", (64, 48)))
-            sample = self._tokenizer([_SAMPLE_TEXT])
+            sample = self._tokenizer([SAMPLE_TEXT])
             if self._folder is not None:
                 with torch.inference_mode():
                     model.eval().encode_text(sample)
@@ -144,7 +136,7 @@ class OpenClipEncoder:
 
     def architecture(self) -> dict[str, object]:
         """open_clip's configuration of the model and of its preprocessing, and the tokens of a sample text."""
-        tokens = _tokens(self._tokenizer, [_SAMPLE_TEXT])[0].tolist()
+        tokens = _tokens(self._tokenizer, [SAMPLE_TEXT])[0].tolist()
         description = {
             "model": self._configuration(),
             "preprocessing": open_clip.get_model_preprocess_cfg(self._model),
@@ -165,6 +157,47 @@ class OpenClipEncoder:
         text = (Path(self._folder) / "open_clip_config.json").read_text(encoding="utf-8")
         model_config: dict[str, object] = json.loads(text)["model_cfg"]
         return model_config
+
+
+def _place(options: OpenClipOptions) -> str | None:
+    """The folder or file of the weights that the options name; None for those of a tag. ConfigError if it does not exist."""
+    if options.path is None:
+        return str(packaged_weights(options.packaged)) if options.packaged else None
+    if is_hub_id(options.path):
+        return str(locate(options.name, None, options.path))
+    if not Path(options.path).exists():
+        raise ConfigError(
+            f"encoder {options.name!r}: {options.path} does not exist",
+            "give a folder with open_clip_config.json, or a weights file",
+        )
+    return options.path
+
+
+def _check_folder(name: str, folder: Path, weights: bool) -> None:
+    """Raises ConfigError for a folder without configuration, or without weights if these are to be read: open_clip would
+    continue with random ones."""
+    if weights and not any(p.suffix in WEIGHTS for p in folder.iterdir()):
+        raise ConfigError(
+            f"encoder {name!r}: {folder} contains no weights", f"add a weights file ({', '.join(WEIGHTS)})"
+        )
+    check_files(folder)
+
+
+def _architecture(options: OpenClipOptions, file: str | None) -> str:
+    if options.architecture is not None:
+        return options.architecture
+    raise ConfigError(
+        f"encoder {options.name!r}: " + ("no weights are named" if file is None else f"{file!r} is not a folder"),
+        "give --encoder-path DIR with open_clip_config.json, or --encoder-path ARCHITECTURE/TAG of open_clip",
+    )
+
+
+def _source(options: OpenClipOptions) -> str | None:
+    """The weights file of an architecture; None for untrained towers."""
+    assert options.architecture is not None
+    if not options.weights:
+        return None
+    return options.path or _cached_weights(options.name, options.architecture, options.pretrained, options.download)
 
 
 class TextTower(nn.Module):
@@ -194,23 +227,60 @@ def _tokens(tokenizer: Callable[..., Tensor], texts: Sequence[str]) -> Tensor:
     return tokenizer(list(texts))
 
 
-def _cached_weights(name: str, architecture: str, pretrained: str | None) -> str:
-    """The weights file of an open_clip tag in the local cache. Raises ConfigError if it is not there."""
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """open_clip logs an error, by the root logger, before it raises one."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+
+
+def _cached_weights(name: str, architecture: str, pretrained: str | None, download: bool) -> str:
+    """The weights file of an open_clip tag in the local cache. Raises ConfigError if it is not there, with `download` if it
+    cannot be fetched either, and for a tag that the architecture does not have."""
     from huggingface_hub import try_to_load_from_cache
 
     if not pretrained:
         raise ConfigError(f"encoder {name!r} names no weights", "give pretrained=TAG or path=FILE")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if architecture in open_clip.list_models() and pretrained.replace("-", "_") not in [
+        t.replace("-", "_") for t in tags
+    ]:
+        close = closest(pretrained, tags)
+        raise ConfigError(
+            f"encoder {name!r}: open_clip has no weights {pretrained!r} of {architecture}",
+            (f"did you mean {close!r}? " if close else "") + f"known: {', '.join(tags) or 'none'}",
+        )
     known = open_clip.get_pretrained_cfg(architecture, pretrained)
-    hub_id = str(known.get("hf_hub", "")).strip("/")
-    for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+    owner, _, place = str(known.get("hf_hub", "")).partition("/")
+    repository, _, own = place.partition("/")
+    hub_id = f"{owner}/{repository}" if repository else ""
+    for file in (own,) if own else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
         file_path = try_to_load_from_cache(hub_id, file) if hub_id else None
         if isinstance(file_path, str):
             return file_path
+    if download:
+        return _downloaded(name, architecture, pretrained, known)
     raise ConfigError(
         f"weights {pretrained!r} of encoder {name!r} ({architecture}) are not on this machine",
-        f"download them first: python -c \"import open_clip; open_clip.create_model('{architecture}', '{pretrained}')\", "
-        "or give --encoder-path FILE",
+        f"use --encoder-path {architecture}/{pretrained} to download them, or --encoder-path FILE for a local file",
     )
+
+
+def _downloaded(name: str, architecture: str, pretrained: str, known: dict[str, object]) -> str:
+    warnings.warn(f"downloading {architecture}/{pretrained}; this may take a while", IclWarning, stacklevel=3)
+    try:
+        with _without_log():
+            return str(open_clip.download_pretrained(known))
+    except Exception as error:  # of huggingface_hub or urllib
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"encoder {name!r}: {architecture}/{pretrained} cannot be downloaded: {reason:.200}",
+            "check the connection, or give --encoder-path FILE for a local file",
+        ) from error
 
 
 def _preprocessing(name: str, architecture: str, pretrained: str | None) -> dict[str, object]:

@@ -112,8 +112,8 @@ class loading_errors:  # noqa: N801 (reads as a statement)
     """A context that turns any error that transformers raises for missing, damaged or foreign files into a
     ConfigError."""
 
-    def __init__(self, name: str, weights: Weights) -> None:
-        self._message = f"model {name} cannot be loaded from {weights.source}"
+    def __init__(self, name: str, weights: Weights, kind: str = "model") -> None:
+        self._message = f"{kind} {name} cannot be loaded from {weights.source}"
         self._folder = Path(weights.source) if Path(weights.source).is_dir() else None
 
     def __enter__(self) -> None:
