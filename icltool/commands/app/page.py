@@ -215,7 +215,16 @@ def _gallery(examples: Sequence[Example]) -> list[tuple[Image.Image, str]]:
     return images
 
 
-def _image(example: Example) -> Image.Image:
-    image = read_image(example.image)
-    image.thumbnail((_WIDEST, _WIDEST))
-    return image
+def _image(example: Example) -> Image.Image | None:
+    """The example's image; several side by side; None without one."""
+    images = [read_image(image) for image in example.images]
+    for image in images:
+        image.thumbnail((_WIDEST // len(images), _WIDEST))
+    if len(images) < 2:
+        return images[0] if images else None
+    whole = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white")
+    left = 0
+    for image in images:
+        whole.paste(image, (left, 0))
+        left += image.width
+    return whole

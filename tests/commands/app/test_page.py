@@ -10,12 +10,15 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from icltool.cli.app import run
+from icltool.contracts import Example
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 from tests.browser import CHROMIUM, DRIVER, Browser, free_port
@@ -168,3 +171,22 @@ def test_styles_in_a_browser(small_world: Path, tmp_path: Path) -> None:
         browser.click("#ask")
         browser.until(lambda: "Happy" in browser.value("#prompt textarea"))
         assert browser.value("#answer textarea")
+
+
+def test_several_images_stand_side_by_side(tmp_path: Path) -> None:
+    from icltool.commands.app.page import _image
+
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    Image.new("RGB", (40, 20), "red").save(files[0])
+    Image.new("RGB", (10, 30), "blue").save(files[1])
+    one = Example(1, str(files[0]), 1, "which?", "left", ("left",))
+    both = _image(replace(one, more_images=(str(files[1]),), more_image_ids=(2,)))
+    assert both is not None
+    assert both.size == (50, 30)
+    assert [both.getpixel(place) for place in ((5, 5), (45, 25), (5, 25))] == [
+        (255, 0, 0),
+        (0, 0, 255),
+        (255, 255, 255),
+    ]
+    assert (_image(one) or both).size == (40, 20)
+    assert _image(replace(one, image="")) is None

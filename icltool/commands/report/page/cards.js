@@ -31,10 +31,11 @@ function settingName(s, whole = false) {
   return parts.join(", ");
 }
 
-function image(place, alt) {
-  if (place === null || place === undefined) return null;
-  const size = { width: D.images.width[place], height: D.images.height[place] };
-  return element("img", { ...size, alt, decoding: "async", src: images?.[place], "data-image": images ? null : place });
+function pictures(places, alt) {
+  return places.map((place, i) => element("img", {
+    width: D.images.width[place], height: D.images.height[place], decoding: "async", src: images?.[place],
+    alt: places.length > 1 ? `${alt}, ${i + 1} of ${places.length}` : alt, "data-image": images ? null : place,
+  }));
 }
 
 function field(name, ...content) {
@@ -52,7 +53,8 @@ function card(unit, view, number) {
   if (!pair) shown.push(settingName(D.results.setting[unit[0]], severalSources(q)));
   const made = element("article", { class: "card", "aria-labelledby": id, tabindex: "-1" },
     element("h3", { id }, link), element("p", { class: "under", dir: "auto" }, shown.join(" · ")));
-  const thumbnail = image(D.queries.image[q], `Image of ${word.toLowerCase()} ${D.queries.id[q]}`);
+  const thumbnails = pictures(D.queries.images[q], `Image of ${word.toLowerCase()} ${D.queries.id[q]}`);
+  const thumbnail = thumbnails.length > 1 ? element("div", { class: "several" }, ...thumbnails) : thumbnails[0] ?? null;
   const asked = element("dl", { class: "fields" });
   if (D.queries.question[q]) asked.append(field("Question", written(D.queries.question[q])));
   if (D.queries.references[q].length) asked.append(field("References", references(D.queries.references[q])));
@@ -171,7 +173,7 @@ function demonstrations(r) {
   if (!list.length) return [element("p", { class: "list" }, "No demonstrations")];
   const copied = new Set(D.results.copied[r]);
   const items = list.map((d, i) => element("li", {},
-    image(D.icds.image[d], `Image of demonstration ${D.icds.id[d]}`),
+    ...pictures(D.icds.images[d], `Image of demonstration ${D.icds.id[d]}`),
     element("span", { class: "number" }, `${i + 1} · id ${D.icds.id[d]}${copied.has(i) ? " · copied" : ""}`),
     D.icds.text[d] ? written(D.icds.text[d], "span", "long") : null,
     D.icds.label[d] ? written(D.icds.label[d], "span", D.icds.text[d] ? "label long" : "long") : null));

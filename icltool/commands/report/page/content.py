@@ -30,7 +30,7 @@ class Demonstration:
     id: int
     text: str
     label: str
-    image: int | None = None
+    images: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Query:
     dataset: str
     question: str
     references: tuple[str, ...]
-    image: int | None = None
+    images: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

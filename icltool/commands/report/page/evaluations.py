@@ -194,8 +194,9 @@ class _Gathering:
             if row is None:
                 continue
             example = examples.get(query_id)
-            image = self.times[key].usable(_images(row)[-1] if example is None else example.image)
-            self.catalogue.query(key, query_id, self.labels[key], example, row["references"], image)
+            images = _images(row)[-1:] if example is None else example.images
+            usable = map(self.times[key].usable, images)
+            self.catalogue.query(key, query_id, self.labels[key], example, row["references"], usable)
 
     def _results(
         self,
@@ -221,8 +222,8 @@ class _Gathering:
         """Positions of the row's demonstrations, in prompt order."""
         for icd, image in zip(row["icd_ids"], _images(row), strict=False):
             example = examples.get(icd)
-            image = self.times[key].usable(image if example is None else example.image)
-            yield self.catalogue.demonstration(key, icd, example, image)
+            usable = map(self.times[key].usable, (image,) if example is None else example.images)
+            yield self.catalogue.demonstration(key, icd, example, usable)
 
 
 def _result(setting: int, query: int, demonstrations: tuple[int, ...], row: Row, zero: Row | None) -> Result:

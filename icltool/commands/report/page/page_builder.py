@@ -55,7 +55,7 @@ class Draft:
 
 
 def _moved(record: Imaged, places: dict[int, int]) -> Imaged:
-    return record if record.image is None else replace(record, image=places.get(record.image))
+    return replace(record, images=tuple(places[image] for image in record.images if image in places))
 
 
 class Catalogue:
@@ -71,25 +71,31 @@ class Catalogue:
         self._demonstrations: dict[tuple[DatasetKey, int], int] = {}
 
     def query(
-        self, key: DatasetKey, id: int, dataset: str, example: Example | None, references: Iterable[str], image: str
+        self,
+        key: DatasetKey,
+        id: int,
+        dataset: str,
+        example: Example | None,
+        references: Iterable[str],
+        images: Iterable[str],
     ) -> int:
         """The position of the query with this id; what else is given counts where it is new."""
         if (key, id) not in self._queries:
             self._queries[key, id] = len(self.queries)
             question = "" if example is None else question_text(example)
-            position = self._image(image, large=True)
-            self.queries.append(Query(id, readable(dataset), question, tuple(map(readable, references)), position))
+            positions = self._images(images, large=True)
+            self.queries.append(Query(id, readable(dataset), question, tuple(map(readable, references)), positions))
         return self._queries[key, id]
 
-    def demonstration(self, key: DatasetKey, id: int, example: Example | None, image: str) -> int:
+    def demonstration(self, key: DatasetKey, id: int, example: Example | None, images: Iterable[str]) -> int:
         """The position of the demonstration with this id, as of `query`. To be asked once for each time it is shown."""
         if (key, id) not in self._demonstrations:
             self._demonstrations[key, id] = len(self.demonstrations)
             texts = ("", "") if example is None else (question_text(example), readable(example.label))
-            self.demonstrations.append(Demonstration(id, *texts, self._image(image, large=False)))
+            self.demonstrations.append(Demonstration(id, *texts, self._images(images, large=False)))
         position = self._demonstrations[key, id]
-        if (image_position := self.demonstrations[position].image) is not None:
-            self._uses[image_position] += 1
+        for image in self.demonstrations[position].images:
+            self._uses[image] += 1
         return position
 
     def known_query(self, key: DatasetKey, id: int) -> int | None:
@@ -107,14 +113,14 @@ class Catalogue:
         uses = tuple(self._uses[position] for position in range(len(self._references)))
         return Draft(whole, tuple(self._references), frozenset(self._large), uses, workspace)
 
-    def _image(self, image: str, large: bool) -> int | None:
-        if not image:
-            return None
-        position = self._references.setdefault(image, len(self._references))
-        self._uses.setdefault(position, 0)
+    def _images(self, images: Iterable[str], large: bool) -> tuple[int, ...]:
+        """The positions of the images; "" is none."""
+        positions = tuple(self._references.setdefault(image, len(self._references)) for image in images if image)
+        for position in positions:
+            self._uses.setdefault(position, 0)
         if large:
-            self._large.add(position)
-        return position
+            self._large.update(positions)
+        return positions
 
 
 def _shared(page: Page, workspace: Path) -> Page:

@@ -41,9 +41,9 @@ def columns(page: Page) -> dict[str, Json]:
         },
         "queries": {
             "dataset": [datasets.index(q.dataset) for q in page.queries],
-            **_columns(page.queries, "id", "question", "references", "image"),
+            **_columns(page.queries, "id", "question", "references", "images"),
         },
-        "icds": _columns(page.demonstrations, "id", "text", "label", "image"),
+        "icds": _columns(page.demonstrations, "id", "text", "label", "images"),
         "results": {
             "icds": [r.demonstrations for r in results],
             **_columns(results, "setting", "query", "prompt", "answer", "raw", "copied", "missing"),

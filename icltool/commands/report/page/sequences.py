@@ -115,13 +115,13 @@ class _Gathering:
         example = self._anchors.get(one)
         # the scores are of the label
         references = () if example is None else dict.fromkeys([example.label, *example.references])
-        image = "" if example is None else self.times.usable(example.image)
-        return self.catalogue.query(self.key, one, self.key.label, example, references, image)
+        images = () if example is None else map(self.times.usable, example.images)
+        return self.catalogue.query(self.key, one, self.key.label, example, references, images)
 
     def _demonstration(self, one: int) -> int:
         example = self._demonstrations.get(one)
-        image = "" if example is None else self.times.usable(example.image)
-        return self.catalogue.demonstration(self.key, one, example, image)
+        images = () if example is None else map(self.times.usable, example.images)
+        return self.catalogue.demonstration(self.key, one, example, images)
 
 
 def _figures(arrays: Arrays, gathering: _Gathering, anchors: Anchors) -> Extra:

@@ -81,13 +81,13 @@ def evaluations(
     for i in range(icds):
         shape, colour = _scene(rng)
         images.append(image(shape, colour, (112, 84), rng))
-        examples.append(Demonstration(9000 + i, f"What colour is the {shape} near the window?", colour, i))
+        examples.append(Demonstration(9000 + i, f"What colour is the {shape} near the window?", colour, (i,)))
     for i in range(queries):
         shape, colour = _scene(rng)
         images.append(image(shape, colour, (208, 156), rng))
         answers = (colour,) * 8 + ("grey", "dark " + colour)
         question = f"What colour is the {shape} in the middle of the image?"
-        page_queries.append(Query(100 + 7 * i, "rooms (vqa)", question, answers, icds + i))
+        page_queries.append(Query(100 + 7 * i, "rooms (vqa)", question, answers, (icds + i,)))
     names = METHODS[:methods]
     places = [(0, "zero-shot", 0)] + [(0, name, k) for name in names[1:] for k in shots]
     results, base = [], {}
@@ -239,11 +239,14 @@ def mixed() -> Page:
         comparisons=(),
         queries=(
             *one.queries,
-            *(replace(q, dataset="streets (caption)", image=(q.image or 0) + images) for q in other.queries),
+            *(
+                replace(q, dataset="streets (caption)", images=tuple(image + images for image in q.images))
+                for q in other.queries
+            ),
         ),
         demonstrations=(
             *one.demonstrations,
-            *(replace(d, image=(d.image or 0) + images) for d in other.demonstrations),
+            *(replace(d, images=tuple(image + images for image in d.images)) for d in other.demonstrations),
         ),
         images=(*one.images, *other.images),
         results=(*(result(r, "vqa-accuracy") for r in one.results), *moved),

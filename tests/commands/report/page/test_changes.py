@@ -62,7 +62,7 @@ def test_changed_images_of_another_version_are_left_out(folder: Path, tmp_path: 
     line = "photos (caption): 3 of 6 images changed after the model had seen them: they are left out"
     assert draft.page.remarks[1] == line
     assert [Path(one).name for one in draft.references] == ["000002.jpg", "000003.jpg", "000005.jpg"]
-    assert draft.page.queries[0].image is None
+    assert draft.page.queries[0].images == ()
 
 
 def test_sequences_count_them_too(folder: Path, tmp_path: Path) -> None:

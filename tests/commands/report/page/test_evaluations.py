@@ -140,12 +140,12 @@ def test_images_are_listed_once(read_only_workspace: Path) -> None:
     draft = evaluations_page(folders(read_only_workspace), read_only_workspace)
     assert len(set(draft.references)) == len(draft.references)
     queries, demonstrations = draft.page.queries, draft.page.demonstrations
-    assert draft.large == {query.image for query in queries}
+    assert draft.large == {image for query in queries for image in query.images}
     index = open_dataset(read_only_workspace / "datasets" / "shapes" / "caption").split("train")
     one = demonstrations[0]
-    assert draft.references[one.image or 0] == index[index.row_of(one.id)].image
-    uses = [d for r in draft.page.results for d in r.demonstrations if demonstrations[d].image == one.image]
-    assert draft.uses[one.image or 0] == len(uses) > 0
+    assert draft.references[one.images[0]] == index[index.row_of(one.id)].image
+    uses = [d for r in draft.page.results for d in r.demonstrations if demonstrations[d].images == one.images]
+    assert draft.uses[one.images[0]] == len(uses) > 0
 
 
 def test_the_same_inputs_give_the_same_page(read_only_workspace: Path) -> None:
@@ -235,7 +235,7 @@ def test_without_the_data_set_answers_and_images_are_there(world: Path, how: str
     assert {q.question for q in page.queries[5:]} == (
         {q.question for q in before.queries[5:]} if how == "cut" else {""}
     )
-    assert all(d.image is not None for d in (*draft.page.demonstrations, *draft.page.queries))
+    assert all(d.images for d in (*draft.page.demonstrations, *draft.page.queries))
 
 
 def test_a_data_set_in_the_given_workspace_counts_too(world: Path, tmp_path: Path) -> None:
