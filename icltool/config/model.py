@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
+from icltool.config.adapters import adapter_of, fine_tuned_name
 from icltool.config.base import HIDDEN, StageConfig, place
 from icltool.contracts import PromptFile, packaged_prompt, read_prompt
 from icltool.contracts.json import Json
@@ -15,12 +15,16 @@ from icltool.engine.first_prompt import check_first_prompt
 from icltool.engine.opening import open_session, prefix_bytes
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component, load_registry
+from icltool.store.checkpoint_names import checkpoint_name
 from icltool.store.image_features import image_features_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from icltool.contracts import GenerationOptions, Model, PromptRenderer, Task
+    from pydantic import ModelWrapValidatorHandler
+    from typing_extensions import Self
+
+    from icltool.contracts import GenerationOptions, Model, Progress, PromptRenderer, Task
     from icltool.engine.image_cache import FeatureStore
     from icltool.engine.session import FeatureSource, Session
 
@@ -64,7 +68,7 @@ class LvlmConfig(StageConfig):
     model_path: str | None = Field(
         default=None,
         description="folder of the model's weights, or OWNER/NAME to download them from the Hugging Face hub; without --model, "
-        "the folder of any chat model or causal LM",
+        "its config.json tells how to read it",
         json_schema_extra={
             "group": "Model",
             "daily": True,
@@ -164,6 +168,9 @@ class LvlmConfig(StageConfig):
         json_schema_extra={**_SPEED, "metavar": "N|auto"},
     )
 
+    #: model_type of the checkpoint if it told the adapter, else "".
+    _model_type: str = PrivateAttr("")
+
     def identity(self) -> dict[str, Json]:
         """See StageConfig. Paths are absolute. Template and further options are left out if they are not set, so that older
         files keep their identity."""
@@ -199,6 +206,17 @@ class LvlmConfig(StageConfig):
         }
         return {**{name: value for name, value in options.items() if value is not None}, **self.adapter_options}
 
+    @property
+    def model_name(self) -> str:
+        """What tables and files call the model: the checkpoint's own name if there is a path, else the model's."""
+        return checkpoint_name(self.model, self.model_path)
+
+    def check_model(self, progress: Progress) -> None:
+        """Says which adapter reads the checkpoint if the checkpoint told it. Raises PluginError for an unknown model."""
+        load_registry().get("models", self.model)
+        if self._model_type:
+            progress.say(f"{self.model_name}: model_type {self._model_type}, read as --model {self.model}")
+
     def open_model(self, task: Task, **further: Any) -> Model:
         """The model, loaded with these options and `further` ones. One from a folder or file of the user's is tested with a
         first prompt of `task`. Raises ConfigError, and what loading raises."""
@@ -228,14 +246,21 @@ class LvlmConfig(StageConfig):
             return None
         return image_features_for(model, self.model, self.workspace, self.image_cache_disk_mb)
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _adapter_of_path(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Without --model, the checkpoint tells which adapter reads it."""
+        if isinstance(values, dict) and "model" not in values and isinstance(path := values.get("model_path"), str):
+            adapter = adapter_of(path)
+            config = handler({**values, "model": adapter.name})
+            config._model_type = adapter.model_type
+            return config
+        return handler(values)
+
     @model_validator(mode="before")
     @classmethod
     def _fine_tuned(cls, values: Any) -> Any:
-        """Accepts a fine-tuned model in place of a name: its checkpoint folder, that folder's name, or an exported folder.
-        Without a name, the folder of weights tells the model."""
-        if isinstance(values, dict) and "model" not in values and isinstance(path := values.get("model_path"), str):
-            name = fine_tuned_name(Path(path)) or family_of(Path(path))
-            return values if name is None else {**values, "model": name}
+        """Accepts a fine-tuned model in place of a name: its checkpoint folder, that folder's name, or an exported folder."""
         if not isinstance(values, dict) or not isinstance(model := values.get("model"), str):
             return values
         workspace = Path(values.get("workspace") or cls.model_fields["workspace"].default)
@@ -283,42 +308,6 @@ def _no_model(path: Path, workspace: Path) -> str:
     if len(path.parts) > 1 and not path.exists():
         return f"{path} does not exist: --model takes a name, or the folder of a fine-tuned model"
     return ""
-
-
-#: Architectures with adapters of their own. Each serves several models, and the weights do not tell which name is right.
-_NAMED = {"idefics", "idefics2", "blip", "blip-2", "instructblip"}
-
-
-def family_of(folder: Path) -> str | None:
-    """The model that reads any weights of the kind in `folder`: "image-text-to-text" or "text-llm". None if config.json does
-    not tell, or if the architecture has an adapter of its own."""
-    try:
-        content: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind, architecture = str(content["model_type"]), str(content["architectures"][0])
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
-        return None
-    if kind in _NAMED:
-        return None
-    if "vision_config" in content and architecture.endswith("ForConditionalGeneration"):
-        return "image-text-to-text"
-    return "text-llm" if architecture.endswith("ForCausalLM") and "vision_config" not in content else None
-
-
-def fine_tuned_name(folder: Path) -> str | None:
-    """The registered name of the model whose fine-tuned weights are in `folder`, as `icltool train captioner` or `icltool
-    export model` wrote them; None for anything else."""
-    for file, keys in (("icltool.json", ("model",)), ("training.json", ("identity", "model"))):
-        try:
-            value: Any = json.loads((folder / file).read_text(encoding="utf-8"))
-            if file == "training.json" and not value["provenance"].get("fine_tuned"):
-                continue
-            for key in keys:
-                value = value[key]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
-        if isinstance(value, str):
-            return value
-    return None
 
 
 class ModelConfig(LvlmConfig):

@@ -6,6 +6,8 @@ from icltool.plugin import Registration, hookimpl
 from icltool.plugin.commands import command_target, commands
 
 _HERE = "icltool.components"
+#: The captioners that stand for any checkpoint of their architectures, named by its model_type.
+_CAPTIONERS = {"blip-base": ("blip",), "blip2-opt-2.7b": ("blip-2",), "instructblip-flan-t5-xl": ("instructblip",)}
 #: The function with which a selector that contains CLIP's towers builds its encoder, and a sampler its retriever.
 _BUILD = "icltool.plugin.manager:component"
 
@@ -20,7 +22,13 @@ def icltool_models() -> list[Registration]:
             "model of the embedded world, 1.4 M parameters",
             {"name": "tiny-idefics", "packaged": "tiny-idefics"},
         ),
-        Registration("idefics-9b", idefics, "IDEFICS 9B", {"name": "idefics-9b", "hub_id": "HuggingFaceM4/idefics-9b"}),
+        Registration(
+            "idefics-9b",
+            idefics,
+            "IDEFICS 9B",
+            {"name": "idefics-9b", "hub_id": "HuggingFaceM4/idefics-9b"},
+            model_types=("idefics",),
+        ),
         Registration(
             "idefics-9b-instruct",
             idefics,
@@ -41,7 +49,11 @@ def icltool_models() -> list[Registration]:
         ),
         *(
             Registration(
-                name, f"{_HERE}.models.idefics.idefics2:Idefics2Model", summary, {"name": name, "hub_id": hub_id}
+                name,
+                f"{_HERE}.models.idefics.idefics2:Idefics2Model",
+                summary,
+                {"name": name, "hub_id": hub_id},
+                model_types=("idefics2",) if name == "idefics2-8b" else (),
             )
             for name, summary, hub_id in (
                 ("idefics2-8b-base", "IDEFICS2 8B", "HuggingFaceM4/idefics2-8b-base"),
@@ -68,7 +80,11 @@ def icltool_models() -> list[Registration]:
         ),
         *(
             Registration(
-                name, f"{_HERE}.models.blip.{place}", summary, {"name": name, "hub_id": f"Salesforce/{hub_id}"}
+                name,
+                f"{_HERE}.models.blip.{place}",
+                summary,
+                {"name": name, "hub_id": f"Salesforce/{hub_id}"},
+                model_types=_CAPTIONERS.get(name, ()),
             )
             for place, name, summary, hub_id in (
                 ("blip2:Blip2Model", "blip2-opt-2.7b", "BLIP-2, OPT 2.7B", "blip2-opt-2.7b"),

@@ -31,13 +31,15 @@ class Registration:
     """One component: what users type, where its class or factory is, and a line about it.
 
     `target` is "package.module:Name", imported only when the component is used. `options` are those of the
-    component's that this name binds; the user's own come on top. Raises ValueError for a malformed name or target.
+    component's that this name binds; the user's own come on top. `model_types` are, for a model, the model_type values of
+    config.json that this name stands for if only --model-path is given. Raises ValueError for a malformed name or target.
     """
 
     name: str
     target: str
     summary: str
     options: Mapping[str, object] = field(default_factory=dict)
+    model_types: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):

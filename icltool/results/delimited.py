@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from icltool.contracts.evaluation import EvaluationProvenance
 from icltool.results.costs import cost_of
+from icltool.store.checkpoint_names import checkpoint_name_in
 from icltool.store.evaluations import SettingResult
 
 COLUMNS = ("method", "shots", "seed", "queries", "metric", "mean", "low", "high", "seconds")
@@ -42,6 +43,7 @@ def results_rows(
             "evaluation": evaluation,
             "split": configuration.get("queries", "validation"),
             **{key: configuration.get(key) for key in OF_EVALUATION},
+            "checkpoint": checkpoint_name_in(configuration),
             **{key: (result.extra.get("run") or {}).get(key) for key in OF_RUN},
             "method_options": _json(result.extra.get("options")),
             "options": _json({**configuration, **((result.extra.get("run") or {}).get("generation") or {})}),

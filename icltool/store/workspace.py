@@ -184,6 +184,11 @@ class Workspace:
         ]
 
 
+def earlier_or(path: Path, earlier: Path) -> Path:
+    """`path`, or `earlier`, the place that an earlier release gave the same artefact, if only that exists."""
+    return earlier if earlier.exists() and not path.exists() else path
+
+
 def prepare_command(reader: str, name: str, task: str, task_file: str | None = None) -> str:
     """The command that prepares a data set."""
     task_option = f"--task {task}" if task_file is None else f"--task-file {task_file}"

@@ -14,7 +14,8 @@ def test_only_what_was_asked_for_reaches_the_model() -> None:
     """A plugin's adapter need not know every option."""
     assert ModelConfig().model_options() == {}
     options = ModelConfig(
-        model_path="x/y", device_map="balanced", quantization="4bit", attention="eager", prompt_style="flat",
+        model="idefics-9b", model_path="x/y", device_map="balanced", quantization="4bit", attention="eager",
+        prompt_style="flat",
         prompt_template="live",
     )  # fmt: skip
     assert options.model_options() == {

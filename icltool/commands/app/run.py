@@ -25,7 +25,6 @@ from icltool.commands.caption.styles import prepared_styles, styles_in, styles_o
 from icltool.config.tasks import named_task, task_of
 from icltool.contracts import Progress, StageReport, Task
 from icltool.errors import ConfigError, StoreError
-from icltool.plugin.manager import load_registry
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 
@@ -51,7 +50,7 @@ def run(config: AppConfig, progress: Progress) -> StageReport:
     """
     if importlib.util.find_spec("gradio") is None:
         raise ConfigError("icltool app needs the package gradio", "pip install 'icltool[app]'")
-    load_registry().get("models", config.model)
+    config.check_model(progress)
     port = _port(config)
     dataset, task = _dataset(config)
     listed = styles_in(config.styles) if config.styles is not None else []
@@ -59,7 +58,7 @@ def run(config: AppConfig, progress: Progress) -> StageReport:
         session = AppSession(answers, dataset, listed or _styles(config, answers, dataset))
         if session.examples:
             answers.check((), session.example(0))
-        name = f"{config.model}: {task.name}" + (f" ({dataset.name})" if dataset is not None else "")
+        name = f"{config.model_name}: {task.name}" + (f" ({dataset.name})" if dataset is not None else "")
         address = _serve(config, session, name, port, progress)
     return StageReport(f"the page at {address} is closed", ())
 

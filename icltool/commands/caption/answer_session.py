@@ -14,7 +14,7 @@ class AnswerSession:
     """The loaded model of a configuration, and its answers in one task. Raises what loading raises."""
 
     def __init__(self, config: GenerationConfig, task: Task, progress: Progress) -> None:
-        progress.detail(f"loading {config.model}")
+        progress.detail(f"loading {config.model_name}")
         self.task = task
         self.model: Model = config.open_model(task)
         self.options: GenerationOptions = generation_options(config.generation(), task, self.model)

@@ -35,13 +35,12 @@ from icltool.config.identity import makers
 from icltool.config.tasks import named_task, task_of
 from icltool.contracts import Example, Progress, StageReport, Task, image_file
 from icltool.errors import ConfigError, DataError
-from icltool.plugin.manager import load_registry
 from icltool.releases import __version__
 from icltool.store.arrays import guard_kinds
 from icltool.store.artefact import digest
 from icltool.store.makers import MadeBy
 from icltool.store.records import open_dataset
-from icltool.store.workspace import Workspace
+from icltool.store.workspace import Workspace, earlier_or
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
@@ -72,7 +71,7 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
     StoreError if a data set is missing or the output cannot be written, ConfigError for a task that the model does not
     know, and what loading raises.
     """
-    load_registry().get("models", config.model)
+    config.check_model(progress)
     job = _job(config)
     styled = "style" in job.task.fields and config.samples is None and not config.any_style
     listed = styles_in(config.styles) if config.styles is not None else []
@@ -103,7 +102,7 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
         facts = {"task": job.task.name, "generation": identity["generation"], "icltool": __version__, "call": call}
         drawn = {"dataset": identity["dataset"], "shots": config.shots, "seed": config.seed}
         head = {
-            "model_name": config.description or config.model,
+            "model_name": config.description or config.model_name,
             "model_revision": revision,
             "settings": {**facts, **(drawn if job.dataset is not None else {})},
         }
@@ -119,7 +118,7 @@ def _report(
 ) -> StageReport:
     notes = (*remarks, f"the first {min(SHOWN, len(results))} of {len(results):,} captions")
     rows = tuple(_table_row(entry, row) for entry, row in zip(job.entries, results[:SHOWN], strict=False))
-    return StageReport(f"{job.name} ({job.task.name}), {config.model}", rows, target, notes)
+    return StageReport(f"{job.name} ({job.task.name}), {config.model_name}", rows, target, notes)
 
 
 def _makers(config: CaptionConfig) -> MadeBy:
@@ -198,7 +197,11 @@ def _target(config: CaptionConfig, job: _Job, identity: dict[str, object]) -> Pa
     if config.output is not None:
         return config.output
     source = config.input.stem if config.input is not None else f"{identity['dataset']}-{job.task.name}-samples"
-    return config.workspace / "captions" / f"{source}-{config.model}-{digest(identity)}.json"
+    name = config.model_name.replace("/", "--")
+    path, earlier = (
+        config.workspace / "captions" / f"{source}-{model}-{digest(identity)}.json" for model in (name, config.model)
+    )
+    return earlier_or(path, earlier)
 
 
 class _NoDemonstrations:

@@ -11,7 +11,7 @@ from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.specs import method_names
 from icltool.components.interventions.files import WEIGHTS, read_intervention, template_remark
-from icltool.config.model import fine_tuned_name
+from icltool.config.adapters import fine_tuned_name
 from icltool.contracts import Intervention, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.plugin.manager import component, load_registry

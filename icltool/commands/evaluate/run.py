@@ -27,7 +27,7 @@ from icltool.contracts.abilities import MadeForTasks
 from icltool.contracts.evaluation import Analysis, EvaluationProvenance, SubsetFacts
 from icltool.contracts.json import Json
 from icltool.execution.running import give_up
-from icltool.plugin.manager import component, load_registry
+from icltool.plugin.manager import component
 from icltool.results.appended_csv import check_appendable
 from icltool.results.cost_figure import cost_figure
 from icltool.results.costs import cost_of
@@ -38,6 +38,7 @@ from icltool.store.atomic import remove_temporary_files, writing
 from icltool.store.evaluations import RESULTS
 from icltool.store.failures import clear_failures
 from icltool.store.locking import locked
+from icltool.store.workspace import earlier_or
 
 if TYPE_CHECKING:
     from icltool.store.evaluations import SettingResult
@@ -64,7 +65,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     if config.csv is not None:
         check_appendable(config.csv)
     inputs = Inputs(config)
-    load_registry().get("models", config.model)
+    config.check_model(progress)
     judge = Judge(_metrics(inputs), default=not config.metrics)
     settings = Settings(inputs)
     folder, provenance = _artefact(inputs, judge)
@@ -118,11 +119,9 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
 
 
 def _title(inputs: Inputs) -> str:
-    """Data set, model with the folder of its weights, and queries."""
-    config = inputs.config
-    model = f"{config.model} from {Path(config.model_path).name}" if config.model_path else config.model
+    """Data set, model and queries."""
     split = "train " if inputs.same_split else ""
-    return f"{inputs.dataset.name} ({inputs.task.name}), {model}, {len(inputs.query_rows):,} {split}queries"
+    return f"{inputs.dataset.name} ({inputs.task.name}), {inputs.config.model_name}, {len(inputs.query_rows):,} {split}queries"
 
 
 def _about_the_call(work: Results, judge: Judge, results: Sequence[SettingResult]) -> list[str]:
@@ -174,7 +173,11 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]
     }
     chosen = [("models", config.model), *(("metrics", name) for name in judge.metrics)]
     made_by = makers(chosen, {"models": config.model_path})
-    folder = inputs.workspace.evaluation_folder(dataset.name, dataset.task, config.model, digest(identity))
+    folder, earlier = (
+        inputs.workspace.evaluation_folder(dataset.name, dataset.task, name, digest(identity))
+        for name in (config.model_name, config.model)
+    )
+    folder = earlier_or(folder, earlier)
     provenance = {"configuration": identity, **made_by.record(), "dataset_options": _dataset_options(inputs)}
     if inputs.subset is not None:
         queries, provenance_of_subset = inputs.subset.queries, inputs.subset.made

@@ -132,7 +132,7 @@ class Answering:
         if self._session is None:
             config, task = self.inputs.config, self.inputs.task
             file = None if self.weights is None else self._place.file(self.weights)
-            self.progress.detail(f"loading {config.model}" + (f" with {file}" if file else ""))
+            self.progress.detail(f"loading {config.model_name}" + (f" with {file}" if file else ""))
             model = config.open_model(task, **({"path": str(file)} if file else {}))
             self._session = config.open_session(task, model, generation_options(config.generation(), task, model))
             self._about = _about(model, self._session)

@@ -55,7 +55,7 @@ from icltool.store.failures import GivenUp, clear_failures
 from icltool.store.locking import locked
 from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceFile, SequenceWriter
-from icltool.store.workspace import VALIDATION_MARK, Workspace
+from icltool.store.workspace import VALIDATION_MARK, Workspace, earlier_or
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
@@ -75,6 +75,8 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
             "raise --candidates, or lower --shots",
         )
     parts = open_parts(config)
+    if "model" in parts.scorer.needs:
+        config.check_model(progress)
     rows = _draw_anchors(parts.queries, config)
     path, provenance = _artefact(config, Workspace(config.workspace), parts, len(rows))
     remarks = (
@@ -164,10 +166,13 @@ def _artefact(
     key = digest({**identity, "fingerprint": parts.dataset.fingerprint})
     if config.queries == "validation":
         key = f"{VALIDATION_MARK.strip('-')}-{key}"
-    path = config.output or workspace.sequences_file(
-        parts.dataset.name, parts.dataset.task, config.model if uses_model else "", config.sampler, config.scorer, key
+    path, earlier = (
+        workspace.sequences_file(
+            parts.dataset.name, parts.dataset.task, name if uses_model else "", config.sampler, config.scorer, key
+        )
+        for name in (config.model_name, config.model)
     )
-    return path, provenance
+    return config.output or earlier_or(path, earlier), provenance
 
 
 def _writer(config: GenerateConfig, path: Path, provenance: Provenance, anchors: int) -> SequenceWriter:
@@ -196,7 +201,7 @@ def _search(
     row_groups = [rows[low : low + size] for low in range(0, len(rows), size)]
     works: list[Work] = []
     if "model" in parts.scorer.needs:
-        progress.detail(f"loading {config.model}")
+        progress.detail(f"loading {config.model_name}")
     with ExitStack() as opened:
         if path.is_file() and not config.overwrite:  # a file of other options is refused before a model is loaded
             writer = opened.enter_context(_writer(config, path, provenance, len(rows)))
@@ -291,7 +296,7 @@ def _cost(
     cached = config.image_cache_mb * 2**20
     table, notes = cost_rows(steps, image, len(missing), len(images), cached)
     done = [f"an earlier run finished {len(rows) - len(missing):,} of {len(rows):,} anchors"] if finished else []
-    title = f"Cost of {len(missing):,} anchors of {parts.dataset.name} ({parts.dataset.task}), {config.model}"
+    title = f"Cost of {len(missing):,} anchors of {parts.dataset.name} ({parts.dataset.task}), {config.model_name}"
     return StageReport(title, tuple(table), None, (*remarks, *done, *notes, *session.notes, f"would write {path}"))
 
 

@@ -28,7 +28,6 @@ from icltool.contracts import (
 )
 from icltool.engine.generation import generation_options
 from icltool.errors import ConfigError
-from icltool.plugin.manager import load_registry
 
 if TYPE_CHECKING:
     pass
@@ -102,7 +101,7 @@ def run(config: PromptsConfig, progress: Progress) -> PromptsReport:
     exist, for a method that asks the model which demonstrations to show, and for a model that cannot write prompts without
     its weights; what choosing and writing raise.
     """
-    load_registry().get("models", config.model)
+    config.check_model(progress)
     inputs = _inputs(config)
     settings = Settings(inputs)
     if asking := [group[0].method.label for group in settings.groups if group[0].asks]:
@@ -120,7 +119,9 @@ def run(config: PromptsConfig, progress: Progress) -> PromptsReport:
         prompts += _prompts_of(setting, settings, renderers[weights])
     prompts.sort(key=lambda prompt: prompt.query_id)  # stable: a query's settings stay in their order
     size = len(inputs.query_rows)
-    title = f"{inputs.dataset.name} ({inputs.task.name}), {config.model}, {size} {'query' if size == 1 else 'queries'}"
+    title = (
+        f"{inputs.dataset.name} ({inputs.task.name}), {config.model_name}, {size} {'query' if size == 1 else 'queries'}"
+    )
     notes = [*settings.remarks, *_notes(config, settings, prompts, list(renderers.values()))]
     return PromptsReport(title, tuple(prompts), tuple(notes))
 

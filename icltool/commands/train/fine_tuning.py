@@ -59,20 +59,22 @@ class FineTuningJob:
                 "train one without scst=true first, then add --model-path CHECKPOINT, the folder of that training",
             )
         self.config, self.dataset, self.learner = config, dataset, learner
-        self.variant = config.model
+        started = _content(config.model_path)
+        self.variant = config.model if started else config.model_name  # names of names would grow with every training
         load_registry().get("models", config.model)
         config.check_images(dataset.name, dataset.split("train").most_images)
         resolved = config.identity()
         self.identity: dict[str, object] = {
             **common_identity(config, learner, options, dataset),
             **{name: resolved[name] for name in OF_MODEL if name in resolved},
-            **({"started_from": started} if (started := _content(config.model_path)) else {}),
+            **({"started_from": started} if started else {}),
         }
 
     @property
     def usage(self) -> str:
         """See Job."""
-        return f"evaluate it: icltool evaluate --method finetuned --model {self.variant}, or as a model: --model {{folder}}"
+        model = self.config.model
+        return f"evaluate it: icltool evaluate --method finetuned --model {model}, or as a model: --model {{folder}}"
 
     def provenance(self) -> dict[str, object]:
         """See Job."""
@@ -81,7 +83,7 @@ class FineTuningJob:
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See Job. The model is loaded here."""
         config = self.config
-        progress.detail(f"loading {config.model}")
+        progress.detail(f"loading {config.model_name}")
         model = config.open_model(task_of(self.dataset), **own_device(config))
         if not isinstance(model, SupportsFineTuning):
             able = "blip2-…, instructblip-…, blip-…, ofa-…"

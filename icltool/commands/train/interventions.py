@@ -46,7 +46,7 @@ class InterventionJob:
             )
         self.config, self.dataset, self.learner = config, dataset, learner
         self.guard = guard_kinds(config.leak_guard, task_of(dataset))
-        self.variant = config.model
+        self.variant = config.model_name
         load_registry().get("models", config.model)
         config.check_images(dataset.name, dataset.split("train").most_images)
         resolved = config.identity()
@@ -68,7 +68,7 @@ class InterventionJob:
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See Job. The model is loaded here."""
         config = self.config
-        progress.detail(f"loading {config.model}")
+        progress.detail(f"loading {config.model_name}")
         model = config.open_model(task_of(self.dataset), **own_device(config))
         cache = open_image_cache(model, config.image_cache_mb * 2**20, config.image_workers, config.image_store(model))
 

@@ -30,7 +30,7 @@ from icltool.store.atomic import read_json, remove_temporary_files, write_json, 
 from icltool.store.locking import locked
 from icltool.store.makers import Makers
 from icltool.store.records import open_dataset
-from icltool.store.workspace import Workspace
+from icltool.store.workspace import Workspace, earlier_or
 
 if TYPE_CHECKING:
     from icltool.commands.train.job import Job
@@ -69,11 +69,14 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     dataset = open_dataset(workspace.dataset_folder(*workspace.choose_dataset(config.dataset, config.task)))
     dataset.check_images()
     job = _job(config, workspace, dataset, learner, options)
+    if config.model_path is not None:
+        config.check_model(progress)
     name, task = dataset.name, dataset.task
     folder = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity), job.variant)
-    if not folder.exists():  # earlier releases left the variants of selectors out of the names
-        before = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity))
-        folder = before if before.exists() else folder
+    for earlier in (config.model, ""):  # earlier releases named the adapter, or left the variants of selectors out
+        folder = earlier_or(
+            folder, workspace.checkpoint_folder(config.learner, name, task, digest(job.identity), earlier)
+        )
     title = f"{config.learner}{f' ({job.variant})' if job.variant else ''}, trained on {name} ({task})"
     use = [job.usage.format(folder=folder)] if job.usage else []
     new = not folder.exists()

@@ -18,6 +18,7 @@ def icltool_models() -> list[Registration]:
             _TARGET,
             f"OFA {size}, {count} parameters: captions, also in styles, and VQA",
             {"name": f"ofa-{size}", "hub_id": f"OFA-Sys/ofa-{size}"},
+            model_types=("ofa",) if size == "base" else (),
         )
         for size, count in _SIZES.items()
     ]

@@ -19,6 +19,7 @@ from icltool.commands.report.page.times import ImageTimes, changed_at
 from icltool.contracts import Float64Array
 from icltool.results.intervals import Interval, bootstrap_interval
 from icltool.results.privacy import without_places
+from icltool.store.checkpoint_names import checkpoint_name_in
 from icltool.store.sequences import SequenceFile
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -183,7 +184,7 @@ def _outcome(gains: Float64Array) -> tuple[int, int, int]:
 
 
 def _title(configuration: Mapping[str, object], key: DatasetKey) -> str:
-    parts = [key.label, *(configuration.get(name) for name in ("model", "sampler", "scorer"))]
+    parts = [key.label, checkpoint_name_in(configuration), *(configuration.get(name) for name in ("sampler", "scorer"))]
     return ", ".join(str(part) for part in parts if part)
 
 

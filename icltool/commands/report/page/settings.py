@@ -18,6 +18,7 @@ from icltool.errors import StoreError
 from icltool.results.costs import GIGA, cost_details, cost_notes, cost_of
 from icltool.results.intervals import Interval, interval_of, known
 from icltool.store import evaluations as stored
+from icltool.store.checkpoint_names import checkpoint_name_in
 from icltool.store.evaluations import RESULTS, SettingResult, predictions_file
 
 #: The setting that gains are measured against.
@@ -60,7 +61,8 @@ class Evaluation:
 
     @property
     def model(self) -> str:
-        return str(self.configuration.get("model") or "")
+        """The checkpoint's own name if there was a path, else the name of the model."""
+        return checkpoint_name_in(self.configuration) or ""
 
     def predictions(self, result: SettingResult) -> Path:
         """Where the predictions of a setting lie. ValueError for a method whose name is no file name."""
@@ -301,6 +303,8 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     """How the evaluation was made: what its configuration sets."""
     key = evaluation.key
     known: list[tuple[str, object]] = [("data set", key.label), ("model", evaluation.model)]
+    if evaluation.configuration.get("model_path"):
+        known.append(("read as", evaluation.configuration.get("model")))
     known += [(name, value) for name, value in evaluation.configuration.items() if name not in _UNNAMED]
     known.append(("data set options", evaluation.provenance.get("dataset_options")))
     known.append(("fingerprint of the data set", key.fingerprint))

@@ -43,7 +43,8 @@ _NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("processor", "feature extractor"), ("processor_config.json", "preprocessor_config.json")),
     (("tokenizer",), _TOKENIZERS),
 )
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+#: OWNER/NAME of the Hugging Face hub.
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SAMPLE = 1 << 20  # bytes hashed at either end of a weights file; whole files of tens of GB would take minutes
 
 
@@ -84,10 +85,12 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
         if Path(path).is_dir():
             _expect_weights(Path(path))
             return Weights(path, local_only=True)
-        if _HUB_ID.fullmatch(path):
+        if HUB_ID.fullmatch(path) and not no_folder(path):
             if not _in_cache(path):
                 warnings.warn(f"downloading {path} from the hub; this may take a while", IclWarning, stacklevel=2)
             return Weights(path, local_only=False)
+        if no_folder(path):
+            raise ConfigError(f"--model-path {path}: there is no such folder", "check the path")
         raise ConfigError(f"model path {path!r} is neither a folder nor a hub id of the form owner/name")
     if packaged is not None:
         return Weights(str(packaged_weights(packaged)), local_only=True)
@@ -106,6 +109,12 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
         "ships with icltool",
         hub_id,
     )
+
+
+def no_folder(path: str) -> bool:
+    """Whether `path`, which may have the form OWNER/NAME, must be meant as a folder, and that folder does not exist."""
+    place = Path(path)
+    return not place.exists() and (path[0] in "./~" or (len(place.parts) > 1 and place.parent.is_dir()))
 
 
 def weights_of(options: TransformersOptions) -> Weights:
@@ -211,7 +220,7 @@ def weights_mark(name: str, options: Mapping[str, object], path: str | None) -> 
 
 def _folder_of(source: str) -> Path:
     """The folder that `from_pretrained` reads: a hub id is looked up in the local cache."""
-    if Path(source).is_dir() or not _HUB_ID.fullmatch(source):
+    if Path(source).is_dir() or not HUB_ID.fullmatch(source):
         return Path(source)
     config = cached_file(source, "config.json")
     return Path(source) if config is None else config.parent
