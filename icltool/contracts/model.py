@@ -183,7 +183,8 @@ class PromptTokens:
     `ids` are the input ids of text and target. `units` identify each token across prompts: by its id and, for an image
     token, by its image. Two prompts that begin with the same units have the same keys and values for those tokens.
     `target_start` is the position of the first token of the target (len(ids) without a target), `shared_end` that of the
-    first token that belongs to the query alone: other prompts may begin with the tokens before it.
+    first token that belongs to the query alone: other prompts may begin with the tokens before it. `blocks` are the tokens
+    [start, end) of images whose tokens attend to later tokens of the same image, in order: no span starts or ends inside.
     """
 
     ids: tuple[int, ...]
@@ -191,6 +192,11 @@ class PromptTokens:
     target_start: int
     shared_end: int
     images: tuple[str, ...]
+    blocks: tuple[tuple[int, int], ...] = ()
+
+    def cut(self, position: int) -> int:
+        """The last position up to `position` at which a span may start or end."""
+        return next((start for start, end in self.blocks if start < position < end), position)
 
 
 @dataclass(frozen=True, slots=True)

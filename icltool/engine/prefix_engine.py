@@ -100,7 +100,7 @@ class PrefixEngine:
 
     def _compute_shared(self, tokens: Sequence[PromptTokens], ends: Sequence[int], features: Features) -> None:
         """Stores what several prompts share, level by level, as far as the pool holds it."""
-        stored = [len(self._tree.find(t.units, end)) for t, end in zip(tokens, ends, strict=True)]
+        stored = [self._stored(t, end) for t, end in zip(tokens, ends, strict=True)]
         for level in shared_segments(tokens, stored, ends):
             fitting = self._fitting(level, tokens)
             spans = [self._rest(tokens[s.rows[0]], s.end, s.end) for s in fitting]
@@ -131,7 +131,11 @@ class PrefixEngine:
 
     def _rest(self, tokens: PromptTokens, limit: int, end: int) -> Span:
         """What is to be computed up to `end` after the stored tokens, of which `limit` may be used at most."""
-        return Span(tokens, len(self._tree.find(tokens.units, limit)), end)
+        return Span(tokens, self._stored(tokens, limit), end)
+
+    def _stored(self, tokens: PromptTokens, limit: int) -> int:
+        """The number of stored tokens that may be used, at most `limit`."""
+        return tokens.cut(len(self._tree.find(tokens.units, limit)))
 
     def _past(self, spans: Sequence[Span]) -> KeysValues | None:
         if not any(s.start for s in spans):

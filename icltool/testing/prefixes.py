@@ -48,9 +48,9 @@ def check_prefixes(
     """Checks a SupportsPrefixCache model (and GeneratesFromPrefix if it is one) on prompts of several lengths.
 
     Scores must equal those of `score` if prompts are computed in one pass, in two passes (cut at the target, before the query,
-    within images and at random places) and in three passes, with a different cut for every prompt of a batch. Answers from
-    keys and values must equal those of `generate`. `tolerance` is in nats. `alone` caches scores and answers of the prompts
-    without features; answers from features are compared with them, too.
+    within images and at random places, but not inside a block) and in three passes, with a different cut for every prompt of
+    a batch. Answers from keys and values must equal those of `generate`. `tolerance` is in nats. `alone` caches scores and
+    answers of the prompts without features; answers from features are compared with them, too.
     """
     alone = alone or PromptsAlone(model, features)
     plain = alone.scores(prompts) if features is None else PromptsAlone(model, features).scores(prompts)
@@ -71,8 +71,9 @@ def check_prefixes(
         "cut after the first token": [1 for _ in tokens],
         "cut within an image": [_within_images(t) for t in tokens],
     }
-    for name, places in cuts.items():
+    for name, positions in cuts.items():
         together = name != "cut anywhere"
+        places = [t.cut(position) for t, position in zip(tokens, positions, strict=True)]
         past = _past(model, tokens, places, features, together)
         rest = [Span(t, cut, len(t.ids) - 1) for t, cut in zip(tokens, places, strict=True)]
         _same(model.extend_prefix(rest, past, features, False).log_probs, expected, name, tolerance)
@@ -83,7 +84,7 @@ def check_prefixes(
             f"{name}, one ended",
             tolerance,
         )
-    some = [int(rng.integers(0, t.target_start)) for t in tokens]
+    some = [t.cut(int(rng.integers(0, t.target_start))) for t in tokens]
     some[0] = 0  # one prompt without a prefix
     _same(_in_three(model, tokens, some, features), expected, "cut twice", tolerance)
     if isinstance(model, GeneratesFromPrefix):
@@ -97,6 +98,8 @@ def _check_tokens(tokens: Sequence[PromptTokens], prompts: Sequence[Prompt], cou
         inside = len(actual.ids) - actual.target_start
         expect(inside == count, f"a target of {count} tokens has {inside} after `target_start`")
         expect(0 <= actual.shared_end <= actual.target_start, "`shared_end` must be in the prompt's text")
+        for place in (actual.shared_end, actual.target_start - 1):
+            expect(actual.cut(place) == place, "the query and the target must not begin inside a block")
 
 
 def _check_units(model: CachingModel, prompts: Sequence[Prompt]) -> None:
@@ -117,7 +120,7 @@ def _within_images(tokens: PromptTokens) -> int:
 
 def _in_three(model: CachingModel, tokens: Sequence[PromptTokens], first: Sequence[int], features: Features) -> Tensor:
     """Log-probabilities from [0, a), [a, b), [b, end), with b half-way between a and the target."""
-    second = [(a + t.target_start - 1) // 2 for a, t in zip(first, tokens, strict=True)]
+    second = [max(a, t.cut((a + t.target_start - 1) // 2)) for a, t in zip(first, tokens, strict=True)]
     early = _past(model, tokens, [max(a, 0) for a in first], features)
     middle = [Span(t, a, b) for t, a, b in zip(tokens, first, second, strict=True)]
     rows = [k for k, span in enumerate(middle) if span.start < span.end]

@@ -110,3 +110,29 @@ class ForgetfulMemory(HashedModel):
         if self._calls in self._failing and len(prompts) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return super().generate_from_prefix(prompts, *rest)
+
+
+class JoinedModel(HashedModel):
+    """An image is a block of three tokens, which no span may cut."""
+
+    def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
+        return [_with_blocks(tokens) for tokens in super().prompt_tokens(prompts, with_target)]
+
+    def extend_prefix(self, spans: Sequence[Span], *rest: Any) -> PrefixExtension:
+        for span in spans:
+            for place in (span.start, span.end):
+                assert not any(start < place < end for start, end in span.tokens.blocks)
+        return super().extend_prefix(spans, *rest)
+
+
+def _with_blocks(tokens: PromptTokens) -> PromptTokens:
+    units: list[Hashable] = []
+    blocks, places = [], []
+    for unit in tokens.units:
+        places.append(len(units))
+        if isinstance(unit, tuple):
+            blocks.append((len(units), len(units) + 3))
+        units += [(*unit, k) for k in range(3)] if isinstance(unit, tuple) else [unit]
+    places.append(len(units))
+    start, shared = places[tokens.target_start], places[tokens.shared_end]
+    return PromptTokens((0,) * len(units), tuple(units), start, shared, tokens.images, tuple(blocks))

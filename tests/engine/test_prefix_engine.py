@@ -14,7 +14,7 @@ from icltool.engine import batching, kv_pool, prefix_engine
 from icltool.engine.batching import Batches
 from icltool.engine.prefix_engine import PrefixEngine
 from icltool.engine.sharing import shared_segments
-from tests.engine.hashes import LAYERS, ForgetfulMemory, HashedModel
+from tests.engine.hashes import LAYERS, ForgetfulMemory, HashedModel, JoinedModel
 
 OPTIONS = GenerationOptions(4, 1)
 TOKEN = 8 * LAYERS  # bytes of one token's keys and values
@@ -50,11 +50,13 @@ def check(engine: PrefixEngine, plain: HashedModel, calls: list[tuple[list[Promp
 
 
 @settings(deadline=None, max_examples=50)
-@given(CALLS, SIZES, st.integers(0, 60), st.integers(1, 6))
-def test_any_memory_and_batch_size_give_plain_scores(calls: Any, size: Any, slots: int, worth: int) -> None:
+@given(CALLS, SIZES, st.integers(0, 60), st.integers(1, 6), st.booleans())
+def test_any_memory_and_batch_size_give_plain_scores(
+    calls: Any, size: Any, slots: int, worth: int, joined: bool
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefix_engine, "shared_segments", partial(shared_segments, worth=worth))
-        model = HashedModel()
+        model = JoinedModel() if joined else HashedModel()
         check(PrefixEngine(model, Batches(size), slots * TOKEN), model, calls)
 
 
@@ -125,6 +127,16 @@ def test_the_oldest_makes_room(sharing_everything: None) -> None:
     assert [batch[0][0] for batch in model.batches] == [0, 1, 12]
     engine.scores([old], None, True)
     assert model.batches[-1][0][0] < 12
+
+
+def test_a_block_of_which_a_part_made_room_is_computed_again(sharing_everything: None) -> None:
+    model = JoinedModel()
+    engine = PrefixEngine(model, Batches(8), 7 * TOKEN)  # 6 tokens
+    old, new = Prompt("<aa##q", ("x", "q"), "r"), Prompt("<b#q", ("q",), "r")
+    for prompt in (old, new, old):
+        assert engine.scores([prompt], None, True) == model.score([prompt])
+    assert [batch[0][0] for batch in model.batches] == [0, 1, 3]
+    assert len(engine._tree) == 6
 
 
 def test_other_images_are_other_tokens(sharing_everything: None) -> None:
