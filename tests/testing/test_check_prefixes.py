@@ -232,11 +232,33 @@ def qwen(folder: Path) -> Any:
     return ChatModel(ChatOptions(name="qwen", path=tiny.qwen2_vl(folder), device="cpu"))
 
 
+def gemma(folder: Path) -> Any:
+    if not tiny.takes_features():
+        pytest.skip("this release of transformers takes no ready image features")
+    return ChatModel(ChatOptions(name="gemma", path=tiny.gemma3(folder), device="cpu"))
+
+
+def test_images_whose_tokens_attend_to_each_other_pass(tmp_path: Path, imaged: list[Example]) -> None:
+    model = gemma(tmp_path)
+    check_prefixes(model, mixed_prompts(model, imaged, "caption")[1:4], None, 1e-4)
+
+
+def sees_only_what_precedes(model: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(prefix_cache.PaddedSpans, "joined", lambda self, spans: self)
+
+
+def begins_in_an_image(tokens: PromptTokens) -> PromptTokens:
+    return replace(tokens, shared_end=tokens.shared_end + 1)
+
+
 @pytest.mark.parametrize(
     ("make", "damage", "sentence"),
     [
         (idefics2, counts_from_the_span, "cut .* have other log-probabilities"),
         (qwen, one_position_each, "in one pass have other log-probabilities"),
+        (gemma, sees_only_what_precedes, "in one pass have other log-probabilities"),
+        (gemma, changed_tokens(lambda t: replace(t, blocks=())), "in one pass have other log-probabilities"),
+        (gemma, changed_tokens(begins_in_an_image), "must not begin inside a block"),
     ],
 )
 def test_the_suite_notices_misplaced_images(

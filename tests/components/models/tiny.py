@@ -184,7 +184,7 @@ def smolvlm(folder: Path) -> str:
     return _idefics3(folder, "SmolVLM")
 
 
-def _qwen(folder: Path, family: str, vision: dict[str, Any]) -> str:
+def _qwen(folder: Path, family: str, vision: dict[str, Any], **text: Any) -> str:
     import transformers
 
     kind: Any = transformers
@@ -197,21 +197,20 @@ def _qwen(folder: Path, family: str, vision: dict[str, Any]) -> str:
         tokenizer, "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
     )
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
-    if family == "Qwen3VL":
+    later = family in ("Qwen3VL", "Qwen3_5")
+    if later:
         rope["mrope_interleaved"] = True
     config = getattr(kind, f"{family}Config")(
         image_token_id=image, video_token_id=video, vision_start_token_id=start, vision_end_token_id=end,
         text_config={**LLAMA, "vocab_size": len(tokenizer), "eos_token_id": eos, "pad_token_id": pad,
-                     "bos_token_id": None, "rope_parameters": rope, "head_dim": 8},
+                     "bos_token_id": None, "rope_parameters": rope, "head_dim": 8, **text},
         vision_config={"depth": 2, "num_heads": 4, "patch_size": 7, "spatial_merge_size": 2, "initializer_range": 0.3,
                        **vision},
     )  # fmt: skip
     size = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
     images = kind.Qwen2VLImageProcessorPil(size=size, patch_size=7, merge_size=2)
-    videos = getattr(kind, "Qwen3VLVideoProcessor" if family == "Qwen3VL" else "Qwen2VLVideoProcessor")(
-        patch_size=7, merge_size=2
-    )
-    name = "Qwen3VL" if family == "Qwen3VL" else family
+    videos = getattr(kind, "Qwen3VLVideoProcessor" if later else "Qwen2VLVideoProcessor")(patch_size=7, merge_size=2)
+    name = "Qwen3VL" if later else family
     processor = getattr(kind, f"{name}Processor")(
         images, tokenizer, videos, chat_template=_chatml("<|vision_start|><|image_pad|><|vision_end|>")
     )
@@ -232,6 +231,53 @@ def qwen3_vl(folder: Path) -> str:
     vision = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "num_position_embeddings": 16,
               "deepstack_visual_indexes": [0]}  # fmt: skip
     return _qwen(folder, "Qwen3VL", vision)
+
+
+def qwen3_5(folder: Path) -> str:
+    """Layers with a recurrent state before and after one with full attention."""
+    vision = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "num_position_embeddings": 16}
+    sizes = {
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+    }
+    kinds = ["linear_attention", "full_attention", "linear_attention"]
+    return _qwen(folder, "Qwen3_5", vision, num_hidden_layers=3, layer_types=kinds, **sizes)
+
+
+def _mistral3(folder: Path, text: dict[str, Any]) -> str:
+    import transformers
+
+    kind: Any = transformers
+    torch.manual_seed(0)
+    tokenizer = trained_tokenizer(
+        {"bos_token": "<s>", "eos_token": "<|im_end|>", "pad_token": "<pad>"},
+        ("[IMG]", "[IMG_BREAK]", "[IMG_END]", "<|im_start|>"),
+    )
+    bos, eos, pad, image = ids_of(tokenizer, "<s>", "<|im_end|>", "<pad>", "[IMG]")
+    config = kind.Mistral3Config(
+        image_token_index=image, spatial_merge_size=2, tie_word_embeddings=False,
+        text_config={**LLAMA, "vocab_size": len(tokenizer), "head_dim": 8, "bos_token_id": bos, "eos_token_id": eos,
+                     "pad_token_id": pad, "sliding_window": None, **text},
+        vision_config={**VISION, "model_type": "pixtral", "image_size": 56, "patch_size": 7},
+    )  # fmt: skip
+    images = kind.PixtralImageProcessorPil(size={"longest_edge": 56}, patch_size={"height": 14, "width": 14})
+    processor = kind.PixtralProcessor(
+        images, tokenizer, patch_size=7, spatial_merge_size=2, chat_template=_chatml("[IMG]")
+    )
+    return save(folder, kind.Mistral3ForConditionalGeneration(config), processor)
+
+
+def mistral3(folder: Path) -> str:
+    return _mistral3(folder, {"model_type": "mistral"})
+
+
+def ministral3(folder: Path) -> str:
+    """Queries are scaled by their position, from the 17th token on."""
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 16,
+            "llama_4_scaling_beta": 0.1}  # fmt: skip
+    return _mistral3(folder, {"model_type": "ministral3", "rope_parameters": rope})
 
 
 def llava_onevision(folder: Path) -> str:
@@ -294,6 +340,59 @@ def gemma3(folder: Path) -> str:
     return save(folder, model, processor)
 
 
+def _gemma4(folder: Path, **text: Any) -> str:
+    """Heads of another width in layers with full attention; a window shorter than an image."""
+    import transformers
+
+    kind: Any = transformers
+    torch.manual_seed(0)
+    tokenizer = trained_tokenizer(
+        {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "boi_token": "<|image>",
+         "eoi_token": "<image|>", "image_token": "<|image|>", "audio_token": "<|audio|>", "boa_token": "<|audio>",
+         "eoa_token": "<audio|>"},
+        ("<|video|>", "<start_of_turn>", "<end_of_turn>"),
+    )  # fmt: skip
+    named = dict(zip(
+        ("pad", "eos", "bos", "boi", "eoi", "image", "audio", "boa", "eoa", "video", "turn"),
+        ids_of(tokenizer, "<pad>", "<eos>", "<bos>", "<|image>", "<image|>", "<|image|>", "<|audio|>", "<|audio>",
+               "<audio|>", "<|video|>", "<end_of_turn>"), strict=True,
+    ))  # fmt: skip
+    ends = [named["eos"], named["turn"]]
+    config = kind.Gemma4Config(
+        boi_token_id=named["boi"], eoi_token_id=named["eoi"], image_token_id=named["image"], audio_config=None,
+        video_token_id=named["video"], audio_token_id=named["audio"], boa_token_id=named["boa"],
+        eoa_token_index=named["eoa"],
+        text_config={**LLAMA, "vocab_size": len(tokenizer), "vocab_size_per_layer_input": len(tokenizer), "head_dim": 8,
+                     "global_head_dim": 16, "pad_token_id": named["pad"], "eos_token_id": ends,
+                     "bos_token_id": named["bos"], "sliding_window": 48, "hidden_size_per_layer_input": 0,
+                     "layer_types": ["sliding_attention", "full_attention"], "final_logit_softcapping": 30.0, **text},
+        vision_config={**VISION, "num_key_value_heads": 4, "head_dim": 8, "patch_size": 2, "pooling_kernel_size": 2,
+                       "position_embedding_size": 64},
+    )  # fmt: skip
+    images = kind.Gemma4ImageProcessorPil(patch_size=2, max_soft_tokens=70, pooling_kernel_size=2)
+    videos = kind.Gemma4VideoProcessor(patch_size=2, max_soft_tokens=70, pooling_kernel_size=2)
+    processor = kind.Gemma4Processor(
+        kind.Gemma4AudioFeatureExtractor(), images, tokenizer, videos, image_seq_length=70,
+        chat_template=_GEMMA.replace("<start_of_image>", "<|image|>"),
+    )  # fmt: skip
+    model = kind.Gemma4ForConditionalGeneration(config)
+    model.generation_config.eos_token_id = ends
+    return save(folder, model, processor)
+
+
+def gemma4(folder: Path) -> str:
+    """As the larger models: tokens of an image attend to each other."""
+    return _gemma4(folder, use_bidirectional_attention="vision", attention_k_eq_v=True, num_global_key_value_heads=1)
+
+
+def gemma4_small(folder: Path) -> str:
+    """As the smaller models: the last layers use keys and values of earlier ones, and each layer has embeddings."""
+    kinds = ["sliding_attention", "full_attention"] * 2
+    return _gemma4(
+        folder, num_hidden_layers=4, layer_types=kinds, num_kv_shared_layers=2, hidden_size_per_layer_input=8
+    )
+
+
 def internvl(folder: Path) -> str:
     import transformers
 
@@ -345,7 +444,8 @@ def llama(folder: Path) -> str:
 
 CHAT: dict[str, Callable[[Path], str]] = {
     "idefics3": idefics3, "smolvlm": smolvlm, "qwen2-vl": qwen2_vl, "qwen2.5-vl": qwen2_5_vl, "qwen3-vl": qwen3_vl,
-    "llava-onevision": llava_onevision, "gemma3": gemma3, "internvl": internvl,
+    "llava-onevision": llava_onevision, "gemma3": gemma3, "internvl": internvl, "gemma4": gemma4,
+    "gemma4-small": gemma4_small, "mistral3": mistral3, "ministral3": ministral3, "qwen3.5": qwen3_5,
 }  # fmt: skip
 TEXT: dict[str, Callable[[Path], str]] = {"gpt2": gpt2, "llama": llama}
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from icltool.components.models.chat.chat_format import ChatFormat, Style, chat_format, ended_by
-from icltool.components.models.chat.chat_images import REUSABLE, ChatImages
+from icltool.components.models.chat.chat_images import REUSABLE, chat_images
 from icltool.components.models.chat.chat_prefix_cache import chat_prefix_cache
 from icltool.components.models.shared.options import OwnPrompt, RemoteCodeOptions
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
@@ -50,7 +50,7 @@ class ChatModel(ProcessedModel):
         support conversations about several images."""
         super().__init__(options)
         self.format = ended_by(self.format, self.tokenizer, self.end_tokens)
-        self._images = ChatImages(self.processor, self.model, self.recorder, self.format.marker)
+        self._images = chat_images(self.processor, self.model, self.recorder, self.format.marker)
         if self.model.config.model_type in REUSABLE and "mm_encoder_outputs" in self._forward:
             self.image_features = self._image_features
             cache = chat_prefix_cache(self, self._images)

@@ -57,7 +57,7 @@ class Idefics2Model(EncodesImages, FixedFormats, ProcessedModel):
             decoder,
             image_token,
             lambda texts, prompts: self.processor(text=texts),
-            lambda path: length,
+            lambda path, images: range(length),
             lambda paths: self.image_features(paths, len(paths)),
         )
 

@@ -106,8 +106,7 @@ class DecoderPrefixCache(ABC):
         self, batch: PaddedSpans, positions: PredictingPositions, spans: Sequence[Span], features: Features
     ) -> Iterator[Mapping[str, object]]:
         """The decoder's inputs, inside the contexts in which it must run."""
-        masks = attention_masks(batch, self._config, self._model.dtype)
-        yield {**self._inputs(batch, spans, features), "attention_mask": masks}
+        yield {**self._inputs(batch, spans, features), "attention_mask": self._masks(batch, spans)}
 
     @contextmanager
     def _generating(
@@ -115,6 +114,10 @@ class DecoderPrefixCache(ABC):
     ) -> Iterator[Mapping[str, object]]:
         """Inputs of the model's `generate` besides tokens, mask and prefix, inside the contexts in which it must run."""
         yield {key: to_device(value, self.device) for key, value in self._generation_inputs(prompts, ids).items()}
+
+    def _masks(self, batch: PaddedSpans, spans: Sequence[Span]) -> torch.Tensor | dict[str, torch.Tensor]:
+        """The decoder's `attention_mask`."""
+        return attention_masks(batch, self._config, self._model.dtype)
 
     def _inputs(self, batch: PaddedSpans, spans: Sequence[Span], features: Features) -> dict[str, torch.Tensor]:
         """The decoder's inputs: tokens or their embeddings [B, S, width], and positions."""
@@ -138,7 +141,7 @@ def layers_support_prefix_cache(config: PreTrainedConfig) -> bool:
         kinds <= {_FULL, _SLIDING}
         and (_SLIDING not in kinds or isinstance(config.sliding_window, int))
         and not _rope_types(config) & _LENGTH_DEPENDENT
-        and not getattr(config, "use_bidirectional_attention", False)
+        and getattr(config, "use_bidirectional_attention", None) in (None, False, "vision")
     )
 
 

@@ -45,6 +45,22 @@ class PaddedSpans:
         near = torch.cat([before, own], dim=1)[:, None, :] > self.positions[:, :, None] - window
         return replace(self, visible=self.visible & near[:, None])
 
+    def joined(self, spans: Sequence[Span]) -> PaddedSpans:
+        """The same batch of `spans` where the tokens of a block attend to each other."""
+        length = self.ids.shape[1]
+        rows = []
+        for span in spans:
+            row = [-1] * length
+            for number, (start, end) in enumerate(span.tokens.blocks):
+                if span.start <= start and end <= span.end:
+                    row[start - span.start : end - span.start] = [number] * (end - start)
+            rows.append(row)
+        blocks = to_device(torch.tensor(rows), self.ids.device)
+        same = (blocks[:, :, None] == blocks[:, None, :]) & (blocks >= 0)[:, :, None]
+        past = self.visible.shape[3] - length
+        before, own = self.visible.split([past, length], dim=3)
+        return replace(self, visible=torch.cat([before, own | same[:, None]], dim=3))
+
 
 def padded_spans(spans: Sequence[Span], pad: int, device: torch.device, past: int) -> PaddedSpans:
     """The batch of these spans after prefixes of `past` columns (the longest start, or 0)."""

@@ -24,9 +24,11 @@ from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]
 Images = Callable[[str], list[Example]]
+#: Ministral's queries depend on their column, so that padding on the left, which only generation has, gives other scores.
+FAMILIES = tiny.CHAT.keys() - {"ministral3"}
 
 
-@pytest.mark.parametrize("family", apart("external", tiny.CHAT.keys() - {"gemma3", "qwen2.5-vl"}, tiny.CHAT))
+@pytest.mark.parametrize("family", apart("external", FAMILIES - {"qwen2.5-vl"}, sorted(FAMILIES)))
 def test_every_architecture_conforms(family: str, folder_of: Folder, images: Images) -> None:
     if family == "smolvlm":
         pytest.importorskip("num2words")
@@ -294,7 +296,7 @@ def test_a_model_without_a_chat_template_says_what_to_use(folder_of: Folder) -> 
         ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), style="round", device="cpu"))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("family", ["idefics3", "qwen2.5-vl"])
+@pytest.mark.parametrize("family", ["idefics3", "llava-onevision", "qwen2.5-vl", "qwen3-vl"])
 def test_images_are_encoded_once_where_prompts_cannot_change_them(
     family: str, folder_of: Folder, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,13 +316,6 @@ def test_images_are_encoded_once_where_prompts_cannot_change_them(
     assert [s.log_prob for s in model.score(prompts, 2, features)] == pytest.approx(expected, abs=1e-4)
     model._images._processed.clear()
     assert [s.log_prob for s in model.score(prompts, 1, features)] == pytest.approx(expected, abs=1e-4)
-
-
-@pytest.mark.parametrize("family", ["llava-onevision", "qwen3-vl"])
-def test_images_that_depend_on_more_than_themselves_are_not_reused(family: str, folder_of: Folder) -> None:
-    assert not isinstance(
-        ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu")), SupportsImageCache
-    )
 
 
 @pytest.mark.parametrize(("family", "bos"), [("gemma3", "<bos>"), ("qwen2.5-vl", "<|endoftext|>")])
