@@ -22,6 +22,7 @@ from icltool.commands.export import run as export
 from icltool.commands.export.options import ExportConfig
 from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.models.chat.chat_format import request
+from icltool.components.tasks import task_named
 from icltool.contracts import Example, QueryResult, Region, with_regions
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.execution.progress import SilentProgress
@@ -377,12 +378,12 @@ def test_an_intervention_is_not_a_selector(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize(("images", "message"), [("path", "does not exist"), ("data", "cannot be read")])
 def test_a_missing_image_is_named(tmp_path: Path, images: str, message: str) -> None:
-    form = export._ChatForm("caption", "turns", openai=True, data=images == "data")
+    form = export._ChatForm(task_named("caption"), "turns", None, openai=True, data=images == "data")
     with pytest.raises(DataError, match=rf"gone\.jpg {message}"):
         form.messages([], _example(image=str(tmp_path / "gone.jpg")))
     (tmp_path / "notes.jpg").write_text("no image")
     with pytest.raises(DataError, match=r"notes\.jpg is not a JPEG"):
-        export._ChatForm("caption", "turns", openai=True, data=True).messages(
+        export._ChatForm(task_named("caption"), "turns", None, openai=True, data=True).messages(
             [], _example(image=str(tmp_path / "notes.jpg"))
         )
 
@@ -391,14 +392,14 @@ def test_a_chat_without_images() -> None:
     text = "a {fine} film Answer with the label only."
     user = {"role": "user", "content": [{"type": "text", "text": text}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "good"}]}
-    form = export._ChatForm("classification", "turns", openai=False, data=False)
+    form = export._ChatForm(task_named("classification"), "turns", None, openai=False, data=False)
     assert form.messages([_example()], _example()) == [user, answer, user]
-    plain = export._ChatForm("classification", "turns", openai=True, data=False)
+    plain = export._ChatForm(task_named("classification"), "turns", None, openai=True, data=False)
     assert plain.messages([_example()], _example()) == [user, {**answer, "content": "good"}, user]
 
 
 def test_a_chat_in_one_turn() -> None:
-    form = export._ChatForm("classification", "flat", openai=False, data=False)
+    form = export._ChatForm(task_named("classification"), "flat", None, openai=False, data=False)
     text = "Input:a {fine} film Label:good\nInput:a {fine} film Label:"
     assert form.messages([_example()], _example()) == [{"role": "user", "content": [{"type": "text", "text": text}]}]
 
@@ -410,14 +411,16 @@ def test_chats_about_styles_and_inferences() -> None:
         ("inference", request("inference", "turns").query.replace("{question}", "20 mph {sign}")),
         ("inference-choice", request("inference-choice", "turns").query.replace("{question}", "20 mph {sign}")),
     ):
-        [user] = export._ChatForm(task, "turns", openai=False, data=False).messages([], example)
+        [user] = export._ChatForm(task_named(task), "turns", None, openai=False, data=False).messages([], example)
         assert user["content"] == [{"type": "text", "text": text}]
 
 
 def test_regions_are_shown_as_data_and_no_path_stands_for_them(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), "white").save(tmp_path / "x.jpg")
     reference = with_regions(str(tmp_path / "x.jpg"), [Region(5, 0, 8, 10)], "crop")
-    [message] = export._ChatForm("inference", "turns", openai=False, data=True).messages([], _example(image=reference))
+    [message] = export._ChatForm(task_named("inference"), "turns", None, openai=False, data=True).messages(
+        [], _example(image=reference)
+    )
     kind, _, data = message["content"][0]["image"].partition(",")
     assert kind == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
@@ -426,7 +429,9 @@ def test_regions_are_shown_as_data_and_no_path_stands_for_them(tmp_path: Path) -
         with pytest.raises(
             ConfigError, match=r"regions of image \S*x\.jpg are shown, which a path cannot express"
         ) as caught:
-            export._ChatForm("inference", "turns", openai=openai, data=False).messages([], _example(image=reference))
+            export._ChatForm(task_named("inference"), "turns", None, openai=openai, data=False).messages(
+                [], _example(image=reference)
+            )
         assert caught.value.hint == "export with --images data"
 
 
