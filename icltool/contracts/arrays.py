@@ -177,10 +177,9 @@ class IndexSet:
     def leaking_rows(self, queries: QuerySet, position: int) -> IntArray:
         """Rows that would leak the answer to the query at `position`, ascending int64.
 
-        They are the query itself (when it comes from this split), every example that has one of the query's images, every
-        example of the same near-duplicate group, and, where both sides have `questions` or `contents`, every example that
-        asks the query's question or whose text is the query's own; and where the query has a rule, every example without a
-        label for it.
+        They are the query itself (if it comes from this split), every example with one of the query's images or of the same
+        near-duplicate group, and, if both sides have `questions` or `contents`, every example that asks the query's
+        question or has its text. If the query has a rule, they include every example without a label for it.
         """
         leaks = [rows for rows in self.leaks_by_kind(queries, position).values() if len(rows)]
         if not leaks:
@@ -191,9 +190,9 @@ class IndexSet:
         return rows
 
     def leaks_by_kind(self, queries: QuerySet, position: int) -> dict[str, IntArray]:
-        """The rows that the query at `position` may not be shown, by the reason, each int64: "image" (the query itself
-        among them), "group", "question" and "text" for what they share with it; "rule" for having no label for its rule. A row
-        may be of several kinds; kinds that are not compared are left out."""
+        """The rows to withhold from the query at `position` by reason, each int64: "image" (including the query itself),
+        "group", "question" and "text" if they share these with it; "rule" if they have no label for its rule. A row may be
+        of several kinds; kinds that are not compared are left out."""
         image = self._rows_with("image_ids", _images_at(queries, position))
         if queries.same_split:
             image = np.union1d(image, self._rows_with("ids", queries.ids[position : position + 1]))

@@ -12,14 +12,14 @@ from icltool.contracts import Progress
 from icltool.contracts.progress import Ticker
 from icltool.store.atomic import replace_file
 
-#: Weights hardly get smaller however long one tries.
+#: Weights hardly compress, at any level.
 _LEVEL = 1
 _MEGABYTE = 1 << 20
 
 
 def write_archive(target: Path, folder: Path, root: str, progress: Progress) -> None:
     """All files below `folder` as a tar.gz whose members are called `root/…`: sorted by name, without times, owners and
-    permissions of this machine. It appears whole or not at all. StoreError where it cannot be written."""
+    permissions of this machine. It is written atomically. StoreError if it cannot be written."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     total = sum(path.stat().st_size for path in files)
     with (

@@ -43,8 +43,8 @@ _MEGABYTE = 10**6
 def export_model(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     """The whole model with its fine-tuned weights, or those alone (`--weights fine-tuned`), as a folder or a tar.gz.
 
-    Raises StoreError where the checkpoint is missing or damaged or the output cannot be written, ConfigError where the
-    weights that the training began with are not there.
+    Raises StoreError if the checkpoint is missing or damaged or the output cannot be written, ConfigError if the weights
+    that the training started from are missing.
     """
     from icltool.components.models.shared.fine_tuned import read_fine_tuned
 
@@ -85,7 +85,7 @@ def export_model(config: ExportConfig, format: str, progress: Progress) -> Stage
 
 
 def _weights(config: ExportConfig) -> Path:
-    """The file of fine-tuned weights that is meant."""
+    """The requested file of fine-tuned weights."""
     source = input_of(config, lambda w: _newest(w, config))
     if source.is_file():
         if config.checkpoint is not None and source.stem != config.checkpoint:
@@ -127,7 +127,7 @@ def _newest(workspace: Workspace, config: ExportConfig) -> Path:
 
 
 def _whole(fine_tuned: FineTuned, content: Path, dtype: str, progress: Progress) -> None:
-    """Loads the model on the CPU and has its adapter write it."""
+    """Loads the model on the CPU and lets its adapter write it."""
     progress.detail(f"loading {fine_tuned.model} with {fine_tuned.file}")
     try:
         model: Any = component("models", fine_tuned.model, path=str(fine_tuned.file), device="cpu", dtype=dtype)

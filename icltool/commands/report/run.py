@@ -33,9 +33,8 @@ _SPARE = 0.01
 
 
 def run(config: ReportConfig, progress: Progress) -> StageReport:
-    """Writes the page. Raises ConfigError where evaluations and sequences are asked for together, StoreError when there is
-    nothing to show, a results.json or a sequences file is missing or damaged, or the output is there already or cannot be
-    written."""
+    """Writes the page. Raises ConfigError if both evaluations and sequences are requested, StoreError if there is nothing
+    to show, a results.json or a sequences file is missing or damaged, or the output already exists or cannot be written."""
     if config.sequences is not None and config.evaluations:
         raise ConfigError(
             "evaluations and --sequences cannot be combined: each has its own page", "give one of the two"
@@ -71,8 +70,8 @@ def _draft(config: ReportConfig, progress: Progress) -> Draft:
 
 
 def _evaluations(config: ReportConfig) -> list[Path]:
-    """The folders that are meant, each once; without a choice all that there are, the newest first. StoreError where one is
-    missing, or none is there."""
+    """The requested folders, without duplicates; without a request all evaluations, the newest first. StoreError if one is
+    missing or there is none."""
     workspace = Workspace(config.workspace)
     if not config.evaluations:
         return workspace.evaluated()
@@ -84,7 +83,7 @@ def _evaluations(config: ReportConfig) -> list[Path]:
             raise StoreError(f"{name} is a workspace, not an evaluation", f"use --workspace {name}")
         if not path.exists():
             raise StoreError(
-                f"{name} does not exist", f"give evaluation folders, as there are in {workspace.evaluations}"
+                f"{name} does not exist", f"give evaluation folders, such as those in {workspace.evaluations}"
             )
         folders.append(path)
     return list({path.resolve(): path for path in folders}.values())
@@ -104,8 +103,7 @@ def _rendered(config: ReportConfig, draft: Draft, progress: Progress) -> tuple[s
 
 
 def _too_large(config: ReportConfig, page: Page, size: float) -> str:
-    """What to say of a page of `size` MB, more than was asked for: fewer queries help as long as there is something beside
-    them."""
+    """The note on a page of `size` MB, more than requested: fewer queries help only if the page has enough of them."""
     bare = replace(page, queries=(), results=(), images=(), remarks=())
     if page.kind == "evaluations":
         bare = replace(bare, demonstrations=())
@@ -117,7 +115,7 @@ def _too_large(config: ReportConfig, page: Page, size: float) -> str:
 
 
 def _output(config: ReportConfig) -> Path:
-    """Where to write: what an earlier report left at its usual place is replaced. StoreError where something else is."""
+    """The path to write to: an earlier report at the default path is replaced. StoreError if anything else is there."""
     name = "report.html" if config.sequences is None else f"{config.sequences.stem}.html"
     usual = config if config.output is not None else config.model_copy(update={"overwrite": True})
     return output_of(usual, name, tuple(filter(None, (config.sequences, *config.evaluations))))
