@@ -133,7 +133,7 @@ def test_missing_file_of_ids(root: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.txt", tmp_path):
         assert refused(root, ids=str(path)).message.startswith(f"{path} cannot be read: ")
     (tmp_path / "image").write_bytes(b"\xff\xd8")
-    assert refused(root, ids=str(tmp_path / "image")).message.endswith("image: it is not text")
+    assert refused(root, ids=str(tmp_path / "image")).message.endswith("image cannot be read: it is not text")
 
 
 @pytest.mark.parametrize(
