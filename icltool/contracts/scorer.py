@@ -24,8 +24,8 @@ class ScoringRequest:
 
     def __post_init__(self) -> None:
         if self.query.rule and any(example.labels for example in self.demonstrations):
-            shown = tuple(shown_to(example, self.query) for example in self.demonstrations)
-            object.__setattr__(self, "demonstrations", shown)
+            demonstrations = tuple(shown_to(example, self.query) for example in self.demonstrations)
+            object.__setattr__(self, "demonstrations", demonstrations)
 
 
 @dataclass(frozen=True, slots=True)

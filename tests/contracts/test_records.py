@@ -37,8 +37,8 @@ def test_images_are_the_first_and_the_further_ones() -> None:
 def test_a_demonstration_has_the_label_of_the_rule() -> None:
     digits = example(1, label="7", labels={"+": "7", "-": "1"}, text="7")
     query = example(2, rule="-", label="3")
-    shown = shown_to(digits, query)
-    assert (shown.label, shown.references, shown.text) == ("1", ("1",), "1")
+    demonstration = shown_to(digits, query)
+    assert (demonstration.label, demonstration.references, demonstration.text) == ("1", ("1",), "1")
     assert shown_to(digits, example(2)) is digits
     with pytest.raises(DataError, match="example 1 has no label for the rule 'x' of query 2") as caught:
         shown_to(digits, example(2, rule="x"))

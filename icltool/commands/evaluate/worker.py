@@ -173,15 +173,15 @@ class Answering:
         full = requests
         if not unit.chosen.shape[1] and not unit.under.intervention:
             texts = self.inputs.text_demonstrations(unit.query_rows)
-            full = [replace(r, demonstrations=shown) for r, shown in zip(requests, texts, strict=True)]
+            full = [replace(r, demonstrations=examples) for r, examples in zip(requests, texts, strict=True)]
         session.reset()  # so that an answer depends on its own chunk alone, wherever a run began
         if not self.inputs.task.ranked:
             generated = session.generations(full)
             return [predicted(r, prompt, raw, text) for r, (prompt, raw, text) in zip(requests, generated, strict=True)]
         model, rows = session.model, []
         assert model is not None
-        for request, shown, log_probs in zip(requests, full, rank_choices(session, full), strict=True):
-            prompt = model.prompt(session.task, shown.demonstrations, shown.query)
+        for request, whole, log_probs in zip(requests, full, rank_choices(session, full), strict=True):
+            prompt = model.prompt(session.task, whole.demonstrations, whole.query)
             best = best_choice(log_probs)
             rows.append(predicted(request, replace(prompt, target=""), best, best, log_probs))
         return rows

@@ -161,7 +161,7 @@ def _prompts_of(setting: Setting, settings: Settings, renderer: PromptRenderer) 
         for query, rows in zip(queries, settings.demonstrations(setting), strict=True)
     ]
     if not setting.shots:
-        chosen = [list(shown) for shown in inputs.text_demonstrations(inputs.query_rows)]
+        chosen = [list(demonstrations) for demonstrations in inputs.text_demonstrations(inputs.query_rows)]
     prompts = [
         replace(renderer.prompt(inputs.task, examples, query), target="")
         for query, examples in zip(queries, chosen, strict=True)

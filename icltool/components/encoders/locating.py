@@ -109,9 +109,9 @@ def read_json(name: str, file: Path) -> dict[str, Any]:
 def _cached(hub_id: str) -> Path | None:
     """The folder of a hub repository in the local cache, if it has weights."""
     for file in ("config.json", "open_clip_config.json", "modules.json"):
-        found = cached_file(hub_id, file)
-        if found is not None and any(path.suffix in WEIGHTS for path in found.parent.rglob("*")):
-            return found.parent
+        file_path = cached_file(hub_id, file)
+        if file_path is not None and any(path.suffix in WEIGHTS for path in file_path.parent.rglob("*")):
+            return file_path.parent
     return None
 
 

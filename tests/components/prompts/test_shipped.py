@@ -23,8 +23,8 @@ def shipped(name: str) -> PromptFile:
 
 
 def example(label: str, question: str = "", image: str = "x.jpg", **changes: object) -> Example:
-    made = Example(1, image, 1, question or label, label, (label,), question)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    whole = Example(1, image, 1, question or label, label, (label,), question)
+    return replace(whole, **changes)  # type: ignore[arg-type]
 
 
 def written(form: PromptFormat, task: str = "vqa") -> tuple[str, str]:
@@ -80,8 +80,8 @@ def test_turns_of_a_prompt_of_ones_own() -> None:
         system="Be terse.", instruction="Look. ", query="Q: {question}", demonstration="Seen: {question}",
         answer="{rationale} So {label}.", label_words={"two": "2"},
     )  # fmt: skip
-    shown = example("two", "legs?", rationale="It stands.")
-    turns = conversation("vqa", [shown], example("four", "ears?"), "turns", file=own)
+    demonstration = example("two", "legs?", rationale="It stands.")
+    turns = conversation("vqa", [demonstration], example("four", "ears?"), "turns", file=own)
     assert [(turn["role"], [part.get("text", "<image>") for part in turn["content"]]) for turn in turns] == [
         ("system", ["Be terse."]),
         ("user", ["Look. ", "<image>", "Seen: legs?"]),
@@ -89,7 +89,7 @@ def test_turns_of_a_prompt_of_ones_own() -> None:
         ("user", ["<image>", "Q: ears?"]),
     ]
     with pytest.raises(DataError, match="example 1 has no rationale, but the prompt writes one"):
-        conversation("vqa", [example("two", "legs?")], shown, "turns", file=own)
+        conversation("vqa", [example("two", "legs?")], demonstration, "turns", file=own)
 
 
 def test_label_words_are_written_and_read_back() -> None:

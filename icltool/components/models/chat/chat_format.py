@@ -218,7 +218,7 @@ def conversation(
     """Demonstrations and query as messages of image and text parts, in the order of the examples. `reserved` tokens in the
     data are broken up. A system turn comes first; the instruction is the beginning of the first user turn."""
     rules = request(task, style, file)
-    shown, plain = rules.demonstration or rules.query, partial(plain_text, reserved=reserved)
+    rule, plain = rules.demonstration or rules.query, partial(plain_text, reserved=reserved)
     between = "\n" if rules.separator is None else rules.separator
 
     def content(template: str, example: Example, label: str) -> list[dict[str, str]]:
@@ -234,10 +234,10 @@ def conversation(
     messages: list[Message] = [_turn("system", rules.system)] if rules.system else []
     opening = [{"type": "text", "text": rules.instruction}] if rules.instruction else []
     if style == "flat":
-        parts = [part for e in demonstrations for part in content(shown, e, answer(e) + between)]
+        parts = [part for e in demonstrations for part in content(rule, e, answer(e) + between)]
         return [*messages, {"role": "user", "content": _joined([*opening, *parts, *content(rules.query, query, "")])}]
     for example in demonstrations:
-        messages.append({"role": "user", "content": [*opening, *content(shown, example, "")]})
+        messages.append({"role": "user", "content": [*opening, *content(rule, example, "")]})
         messages.append(_turn("assistant", answer(example).strip()))
         opening = []
     return [*messages, {"role": "user", "content": _joined([*opening, *content(rules.query, query, "")])}]

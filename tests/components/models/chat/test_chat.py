@@ -361,8 +361,8 @@ def test_a_prompt_of_ones_own_goes_through_the_template(folder_of: Folder) -> No
 def test_a_prompt_file_can_ask_for_one_turn(folder_of: Folder) -> None:
     options = ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu", prompt=PromptFile(style="flat"))
     assert ChatModel.prompt_renderer(options).format.style == "flat"  # type: ignore[attr-defined]
-    given = ChatOptions(**{**options.model_dump(), "style": "turns"})
-    assert ChatModel.prompt_renderer(given).format.style == "turns"  # type: ignore[attr-defined]
+    turns = ChatOptions(**{**options.model_dump(), "style": "turns"})
+    assert ChatModel.prompt_renderer(turns).format.style == "turns"  # type: ignore[attr-defined]
 
 
 def test_several_images_of_an_example_stand_at_their_markers(qwen: ChatModel) -> None:
