@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from icltool.config.model import ModelConfig
+from icltool.contracts.json import Json
 
 #: Fields of icltool.contracts.GenerationOptions, by the name of the option.
-FIELDS = ("max_new_tokens", "num_beams", "length_penalty", "min_new_tokens", "repetition_penalty", "no_repeat_ngram")
+FIELDS = ("max_new_tokens", "num_beams", "length_penalty", "min_new_tokens", "repetition_penalty", "no_repeat_ngram",
+          "temperature", "top_p", "sampling_seed")  # fmt: skip
 
 
 class GenerationConfig(ModelConfig):
@@ -53,6 +55,46 @@ class GenerationConfig(ModelConfig):
         description="length of the n-grams that may not occur twice in an answer; 0 allows any",
         json_schema_extra={"group": "Generation", "default": "the model's own, else 0"},
     )
+
+    temperature: float | None = Field(
+        default=None,
+        ge=0,
+        description="sample answers at this temperature instead of searching for the best one; 0 does not sample",
+        json_schema_extra={"group": "Generation", "default": "0, which does not sample"},
+    )
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="sampling: draw only from the most probable tokens that together have this probability",
+        json_schema_extra={"group": "Generation", "default": "1, which is all tokens"},
+    )
+    sampling_seed: int | None = Field(
+        default=None,
+        ge=0,
+        description="sampling: seed of the random numbers; each query has numbers of its own, whatever the batch size and the "
+        "number of workers",
+        json_schema_extra={"group": "Generation", "default": "0"},
+    )
+
+    @model_validator(mode="after")
+    def _sampling(self) -> GenerationConfig:
+        if not self.temperature and (self.top_p is not None or self.sampling_seed is not None):
+            flag = "--top-p" if self.top_p is not None else "--sampling-seed"
+            raise ValueError(f"{flag} is an option of sampling: add --temperature, for example --temperature 0.7")
+        if self.temperature and (self.num_beams or 1) > 1:
+            raise ValueError(
+                f"--temperature samples answers, and --num-beams {self.num_beams} searches: use one of them"
+            )
+        return self
+
+    def identity(self) -> dict[str, Json]:
+        """See StageConfig. Options of sampling are left out if they are not set, so that older files keep their identity."""
+        values = super().identity()
+        for name in ("temperature", "top_p", "sampling_seed"):
+            if not self.temperature or values[name] is None:
+                del values[name]
+        return values
 
     def generation(self) -> dict[str, int | float]:
         """The options that are set, by the names of icltool.contracts.GenerationOptions."""

@@ -126,6 +126,15 @@ class LvlmConfig(StageConfig):
         json_schema_extra={"group": "Model", "daily": True, "metavar": "FILE", "default": "--prompt-template"},
     )
     _prompt: PromptFile | None = PrivateAttr(None)
+    template_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="chat models: variable of the chat template, such as enable_thinking=true; repeatable",
+        json_schema_extra={
+            "flag": "--template-option",
+            "group": "Model",
+            "default": "enable_thinking=false if the template has it",
+        },
+    )
     trust_remote_code: bool = Field(
         default=False,
         description="image-text-to-text and text-llm: run Python code from the model's repository. Use it only if you trust "
@@ -178,7 +187,7 @@ class LvlmConfig(StageConfig):
         values["model_path"] = place(self.model_path)
         values["adapter_options"] = {name: place(value) for name, value in self.adapter_options.items()}
         values["prompt"] = None if self._prompt is None or self._by_template else self._prompt.identity()
-        for name in ("prompt_template", "prompt", "adapter_options", "trust_remote_code"):
+        for name in ("prompt_template", "prompt", "adapter_options", "template_options", "trust_remote_code"):
             if not values[name]:
                 del values[name]
         return values
@@ -202,6 +211,7 @@ class LvlmConfig(StageConfig):
             "template": self.prompt_template if self._prompt is None else None,
             "prompt": self._prompt,
             "compile": self.compile or None,
+            "template_options": self.template_options or None,
             "trust_remote_code": self.trust_remote_code or None,
         }
         return {**{name: value for name, value in options.items() if value is not None}, **self.adapter_options}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from icltool.contracts.records import Example
@@ -20,12 +20,14 @@ class Prompt:
 
     `text` includes every special token of the prompt format (the start token too) and one image marker per path of `images`,
     in order. The model tokenizes `text + target` once (an encoder-decoder each separately, see Model), locates the target by
-    token offsets and adds no tokens. White space belongs to the side that it is written on: nothing is stripped.
+    token offsets and adds no tokens. White space belongs to the side that it is written on: nothing is stripped. `draw`
+    stands for the query where an answer is sampled: it seeds the random numbers, and nothing else depends on it.
     """
 
     text: str
     images: tuple[str, ...]
     target: str = ""
+    draw: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,12 @@ class TargetScore:
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """Beam search over tokens, as transformers has it; one beam is greedy decoding.
+    """Beam search over tokens, as transformers has it; one beam is greedy decoding, or sampling if `temperature` is above 0.
 
     An answer has at least `min_new_tokens` tokens. `repetition_penalty` divides the scores of tokens that have occurred (1: no
-    penalty). No answer repeats a sequence of `no_repeat_ngram` tokens (0: repetition is allowed).
+    penalty). No answer repeats a sequence of `no_repeat_ngram` tokens (0: repetition is allowed). Sampling draws each token
+    from the softmax of logits / `temperature`, restricted to the most probable tokens that together have the probability
+    `top_p`; `sampling_seed` and `Prompt.draw` seed it.
     """
 
     max_new_tokens: int
@@ -55,6 +59,16 @@ class GenerationOptions:
     min_new_tokens: int = 0
     repetition_penalty: float = 1.0
     no_repeat_ngram: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    sampling_seed: int = 0
+
+    def record(self) -> dict[str, int | float]:
+        """All options for a record or an identity; those of sampling only if answers are sampled."""
+        names = [field.name for field in fields(self)]
+        if not self.temperature:
+            names = [name for name in names if name not in ("temperature", "top_p", "sampling_seed")]
+        return {name: getattr(self, name) for name in names}
 
 
 #: The result of `SupportsImageCache.image_features` by image path; None if the model reads and encodes the images itself.
@@ -176,6 +190,16 @@ class HoldsConversations(Protocol):
         ...
 
 
+@runtime_checkable
+class HasTemplateOptions(Protocol):
+    """Of a prompt renderer: a chat template with variables writes the prompts."""
+
+    @property
+    def template_options(self) -> Mapping[str, object]:
+        """The variables that are set, by the user or by default, with their values."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PromptTokens:
     """A prompt as a causal language model reads it.
@@ -185,6 +209,7 @@ class PromptTokens:
     `target_start` is the position of the first token of the target (len(ids) without a target), `shared_end` that of the
     first token that belongs to the query alone: other prompts may begin with the tokens before it. `blocks` are the tokens
     [start, end) of images whose tokens attend to later tokens of the same image, in order: no span starts or ends inside.
+    `draw` is the prompt's.
     """
 
     ids: tuple[int, ...]
@@ -193,6 +218,7 @@ class PromptTokens:
     shared_end: int
     images: tuple[str, ...]
     blocks: tuple[tuple[int, int], ...] = ()
+    draw: int = 0
 
     def cut(self, position: int) -> int:
         """The last position up to `position` at which a span may start or end."""

@@ -38,7 +38,15 @@ def check_first_prompt(model: Model, name: str, path: str, task: Task | str) -> 
             raise
         except Exception as error:
             message = " ".join(str(error).split())[:240]
+            if isinstance(error, (AttributeError, NotImplementedError)):
+                import transformers
+
+                hint = (
+                    f"transformers {transformers.__version__} cannot run this architecture: try another release of it"
+                )
+            else:
+                hint = "its files do not match (config.json, the tokenizer's and the image processor's): download them again"
             raise ConfigError(
                 f"model {name}, loaded from {path}, cannot read its first prompt: {type(error).__name__}: {message}",
-                "its files do not match (config.json, the tokenizer's and the image processor's): download them again",
+                hint,
             ) from error

@@ -17,4 +17,6 @@ def generation_options(options: Mapping[str, Any], task: Task, model: object | N
         "num_beams": task.num_beams,
         "length_penalty": task.length_penalty,
     }
+    if options.get("temperature"):
+        own = {**own, "num_beams": 1}  # sampling does not search
     return GenerationOptions(**{**tasks, **own, **options})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -80,6 +80,8 @@ class PrefixEngine:
             return self._batches.run(prompts, lambda part, size: model.generate(part, options, size, features))
         self.counts.scored += sum(len(t.ids) for t in tokens)
         self._tree.begin()
+        if options.temperature > 0:
+            tokens = [replace(t, draw=p.draw) for t, p in zip(tokens, prompts, strict=True)]
         self._compute_shared(tokens, [len(t.ids) - 1 for t in tokens], features)
         spans = [self._rest(t, len(t.ids) - 1, len(t.ids) - 1) for t in tokens]
 

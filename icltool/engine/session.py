@@ -180,7 +180,8 @@ class Session:
     def generations(self, requests: Sequence[ScoringRequest]) -> list[tuple[Prompt, str, str]]:
         """(exact prompt, raw continuation, cleaned answer) of each request."""
         model = self._needed_model()
-        prompts = [replace(p, target="") for p in self._prompts(requests)]
+        queries = [r.query.id if self.generation.temperature > 0 else 0 for r in requests]
+        prompts = [replace(p, target="", draw=q) for p, q in zip(self._prompts(requests), queries, strict=True)]
         self.prompts_scored += len(prompts)
         features = self._features(prompts)
         if self._prefixes is not None and isinstance(model, GeneratesFromPrefix):

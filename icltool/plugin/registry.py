@@ -154,6 +154,7 @@ _MODEL_FLAGS = {
     "path": "--model-path",
     "style": "--prompt-style",
     "template": "--prompt-template",
-    "prompt": "--prompt",
+    "prompt": "--prompt or --prompt-template",
+    "template_options": "--template-option",
     "trust_remote_code": "--trust-remote-code",
 }

@@ -37,6 +37,9 @@ _GENERATION = (
     "min_new_tokens",
     "repetition_penalty",
     "no_repeat_ngram",
+    "temperature",
+    "top_p",
+    "sampling_seed",
 )
 _MODEL = ("quantization", "prompt_style", "prompt_template")
 #: Seconds that another process is waited for: it needs the file for milliseconds.

@@ -7,7 +7,7 @@ Writes: captions/, or --output; `.NAME.journal` beside it until all captions are
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,7 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
                 remarks.append("styles were not checked: no list of them is known (give one with --styles FILE)")
         session.check(draw(job.entries[0].example), job.entries[0].example)
         revision = session.model.fingerprint()
-        identity = {**identity, "model_revision": revision, "generation": asdict(session.options)}
+        identity = {**identity, "model_revision": revision, "generation": session.options.record()}
         with captions_for(target, identity, config.overwrite) as captions:
             _caption(config, job, session, draw, captions, progress)
         facts = {"task": job.task.name, "generation": identity["generation"], "icltool": __version__, "call": call}

@@ -109,7 +109,15 @@ def newest_file(inputs: Inputs, method: str) -> Path:
 
 def _fit(folder: Path, requested: Mapping[str, object]) -> tuple[bool, ...]:
     """What of a finished training is as wanted, the most important first; all false for an unfinished one."""
-    keys = ("model", "model_path", "dataset_fingerprint", "prompt_template", "prompt_style", "quantization")
+    keys = (
+        "model",
+        "model_path",
+        "dataset_fingerprint",
+        "prompt_template",
+        "template_options",
+        "prompt_style",
+        "quantization",
+    )
     identity = trained_as(folder)
     return (bool(identity), *(bool(identity) and identity.get(key) == requested.get(key) for key in keys))
 

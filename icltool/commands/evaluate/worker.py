@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -216,7 +216,7 @@ def _about(model: Model, session: Session) -> RunFacts:
         "device": str(device_of(model) or ""),
         "precision": model.precision if isinstance(model, HasPrecision) else "",
         "weights": model.fingerprint(),
-        "generation": asdict(session.generation),
+        "generation": {**session.generation.record()},
     }
 
 

@@ -154,7 +154,7 @@ def _artefact(
         config.check_images(parts.dataset.name, parts.queries.most_images)
     if not uses_model:
         identity.update(dict.fromkeys(("model", "model_path", "dtype", "quantization", "prompt_style")))
-        for option in ("prompt_template", "prompt"):
+        for option in ("prompt_template", "prompt", "template_options"):
             identity.pop(option, None)
     chosen = [
         ("samplers", config.sampler),

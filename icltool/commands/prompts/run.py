@@ -7,6 +7,7 @@ Writes: nothing
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from icltool.commands.evaluate.settings import Setting, Settings
 from icltool.commands.prompts.options import PromptsConfig
 from icltool.contracts import (
     CountsTokens,
+    HasTemplateOptions,
     HoldsConversations,
     LimitsTokens,
     Progress,
@@ -206,6 +208,10 @@ def _notes(
         for method in settings.methods
         if method.chain is not None and method.chain.joint
     ]
+    for renderer in renderers:
+        if isinstance(renderer, HasTemplateOptions) and renderer.template_options:
+            values = " ".join(f"{name}={json.dumps(value)}" for name, value in renderer.template_options.items())
+            notes.append(f"options of the chat template: {values}")
     if not all(isinstance(renderer, CountsTokens) for renderer in renderers):
         notes.append(f"tokens are not counted: the tokenizer of {config.model} is not on this machine")
     limits = [renderer.token_limit for renderer in renderers if isinstance(renderer, LimitsTokens)]

@@ -29,6 +29,7 @@ OF_MODEL = (
     "prompt_template",
     "prompt",
     "adapter_options",
+    "template_options",
 )
 #: The variables in which launchers of distributed trainings give the number of a process on its machine.
 _LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID")

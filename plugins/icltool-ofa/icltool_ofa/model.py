@@ -181,6 +181,8 @@ class OFAModel(Adapter, FineTuning):
 
     def _search(self, tokens: Sequence[Tokens], pixels: torch.Tensor, options: GenerationOptions, count: int) -> Beams:
         """The `count` best answers of each prompt."""
+        if options.temperature > 0:
+            raise ConfigError(f"{self.name} searches for its answers and cannot sample them", "leave out --temperature")
         if options.repetition_penalty != 1.0:
             raise ConfigError(
                 f"{self.name} does not support a repetition penalty, got {options.repetition_penalty:g}",

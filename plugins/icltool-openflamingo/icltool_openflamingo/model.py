@@ -146,10 +146,11 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
 
         def compute(batch: Sequence[int]) -> list[str]:
             rows = self._padded([tokens[i] for i in batch], "left")
+            search = self._search(options, [prompts[i].draw for i in batch])
             media = self._media([prompts[i] for i in batch], batch_size, features)
             with self._looking_at(media.repeat_interleave(options.num_beams, dim=0)):
                 lm._use_cached_vision_x = True  # tokens after the prompt come without <image>: keep its last image
-                output = lm.generate(input_ids=rows.ids, attention_mask=rows.mask, **self._search(options))
+                output = lm.generate(input_ids=rows.ids, attention_mask=rows.mask, **search)
             return list(self.tokenizer.batch_decode(output[:, rows.ids.shape[1] :], skip_special_tokens=True))
 
         return in_batches(batches_by_length([len(t.ids) for t in tokens], batch_size), compute)
@@ -166,10 +167,10 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
             ).last_hidden_state
         return states
 
-    def _search(self, options: GenerationOptions) -> dict[str, Any]:
+    def _search(self, options: GenerationOptions, draws: Sequence[int]) -> dict[str, Any]:
         """The search options of transformers' `generate`."""
         own = {"use_cache": True, "suppress_tokens": [self._image], "eos_token_id": self._ends}
-        return {**beam_options(self._pad, options), **own}
+        return {**beam_options(self._pad, options, draws), **own}
 
     @contextmanager
     def _looking_at(self, media: torch.Tensor) -> Iterator[Sequence[Any]]:

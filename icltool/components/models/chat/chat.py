@@ -5,7 +5,7 @@ Idefics3, SmolVLM, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, InternVL, Ge
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from pydantic import Field
 from icltool.components.models.chat.chat_format import ChatFormat, Style, chat_format, ended_by
 from icltool.components.models.chat.chat_images import REUSABLE, chat_images
 from icltool.components.models.chat.chat_prefix_cache import chat_prefix_cache
+from icltool.components.models.shared.loading import MESSAGE
 from icltool.components.models.shared.options import OwnPrompt, RemoteCodeOptions
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
 from icltool.components.models.shared.weights import Weights, fingerprint
@@ -25,11 +26,19 @@ if TYPE_CHECKING:
     from icltool.components.models.shared.loading import ModelClass
 
 
+#: Architectures that pad the images of a batch to one size and encode the padding: an image's tokens depend on the others. They
+#: get one prompt at a time.
+ENCODES_PADDING = frozenset({"emu3"})
+
+
 class ChatOptions(OwnPrompt, RemoteCodeOptions):
     """Of models that hold a conversation."""
 
     style: Style = Field(
         "turns", description="write each demonstration as turns of the conversation, or all of them in one turn (flat)"
+    )
+    template_options: dict[str, Any] = Field(
+        default_factory=dict, description="variables of the chat template; enable_thinking is false unless set here"
     )
 
 
@@ -65,11 +74,21 @@ class ChatModel(ProcessedModel):
     def _open(self, options: ChatOptions) -> Weights:
         own = options.prompt.style if options.prompt is not None and "style" not in options.model_fields_set else None
         self._style, self._file = own or options.style, options.prompt
+        self._template_options = options.template_options
         return super()._open(options)
+
+    def _batches(self, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
+        alone = self.config.model_type in ENCODES_PADDING
+        return super()._batches(prompts, 1 if alone else batch_size)
 
     def messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
         """See HoldsConversations."""
         return [dict(message) for message in self.format.messages(task, demonstrations, query)]
+
+    @property
+    def template_options(self) -> Mapping[str, object]:
+        """See HasTemplateOptions."""
+        return self.format.template_options
 
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, self.format.description())
@@ -89,14 +108,20 @@ class ChatModel(ProcessedModel):
 
     def _check_processor(self) -> None:
         """Demonstrations need several images in one prompt, so this is checked before the weights are loaded."""
-        self.format = chat_format(self.processor, self.tokenizer, self.name, self._style, self._file)
+        self.format = chat_format(
+            self.processor, self.tokenizer, self.name, self._style, self._template_options, self._file
+        )
         example = Example(0, "image", 0, "text", "label", ("label",), "question")
         prompt = self.format.prompt("caption", [example], example)
-        images = [Image.new("RGB", (224, 224), colour) for colour in ("white", "gray")]
+        if getattr(self.processor.image_processor, "vision_input_type", None) == "thumb+tile":
+            # PerceptionLM's processor cannot put images with different numbers of tiles into one prompt
+            self.processor.image_processor.vision_input_type = "vanilla"
+        images = [Image.new("RGB", (224, 224), "white"), Image.new("RGB", (448, 112), "gray")]
         try:
             self.processor(text=[prompt.text], images=[images], return_tensors="pt")
-        except (ValueError, TypeError, IndexError, KeyError, StopIteration) as error:
+        except Exception as error:  # of transformers' processors, in many classes
+            message = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(
-                f"the processor of {self.name} cannot take two images in one prompt: {error}",
+                f"the processor of {self.name} cannot take two images in one prompt: {message[:MESSAGE]}",
                 "demonstrations need several images: choose another model",
             ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -43,7 +43,7 @@ class ChatFormat:
     demonstration is a user turn (image and request) and an assistant turn (its label); with "flat" one user turn holds them
     all, one per line. `marker` is the token for one image in the text. `reserved` are the tokens that data may not contain.
     `start` is the token that the tokenizer puts in front of every text, if the template does not. `eos` ends the last answer
-    if the template writes nothing after it.
+    if the template writes nothing after it. `template_options` are the variables of the template that `render` sets.
     """
 
     render: Render
@@ -52,6 +52,7 @@ class ChatFormat:
     style: Style = "turns"
     start: str = ""
     eos: str = ""
+    template_options: Mapping[str, object] = field(default_factory=dict, compare=False)
     file: PromptFile | None = None
 
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
@@ -155,9 +156,11 @@ def chat_format(
     tokenizer: PreTrainedTokenizerBase,
     name: str,
     style: Style,
+    template_options: Mapping[str, object] | None = None,
     file: PromptFile | None = None,
 ) -> ChatFormat:
-    """The format of a model with this processor. Raises ConfigError if it has no chat template, or one that fails."""
+    """The format of a model with this processor; `template_options` set variables of its template, `file` is a prompt of the
+    user's. Raises ConfigError if it has no chat template, one that fails, or one without these variables."""
     marker = getattr(processor, "image_token", None)
     if not isinstance(marker, str):
         raise ConfigError(f"the processor of {name} names no image token", "choose another model")
@@ -174,6 +177,7 @@ def chat_format(
             "correct it, or choose another model",
         )
     switched_off = {name: False for name in _SWITCHES if re.search(rf"\b{name}\b", template)}
+    variables = {**switched_off, **_known_variables(name, template, template_options or {})}
 
     write: Callable[..., str] = processor.apply_chat_template
 
@@ -184,7 +188,7 @@ def chat_format(
                 chat_template=template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
-                **switched_off,
+                **variables,
             )
         except (TemplateError, TypeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -200,7 +204,14 @@ def chat_format(
     has_bos = render([_turn("user", "a")], True).startswith(bos)
     longest_first = tuple(sorted(reserved, key=lambda token: (-len(token), token)))
     form = ChatFormat(
-        render, marker, longest_first, style, bos if begins and not has_bos else "", tokenizer.eos_token or "", file
+        render,
+        marker,
+        longest_first,
+        style,
+        bos if begins and not has_bos else "",
+        tokenizer.eos_token or "",
+        variables,
+        file,
     )
     if style == "turns":
         form.check_turns()
@@ -316,6 +327,22 @@ def _template(processor: Processor, tokenizer: PreTrainedTokenizerBase) -> str |
         if template:
             return str(template)
     return None
+
+
+#: What icltool itself passes to a template, or transformers adds.
+_PASSED = frozenset({"messages", "add_generation_prompt", "chat_template", "tokenize", "bos_token", "eos_token"})
+
+
+def _known_variables(name: str, template: str, options: Mapping[str, object]) -> Mapping[str, object]:
+    """The options, all of which are variables of the template. Raises ConfigError for any other."""
+    for key in options:
+        if key in _PASSED or not re.search(rf"\b{re.escape(key)}\b", " ".join(_CODE.findall(template))):
+            known = sorted(set(re.findall(r"\b(\w+) is (?:not )?defined", template)) - _PASSED)
+            raise ConfigError(
+                f"--template-option {key}: the chat template of {name} has no such option",
+                f"its options include {', '.join(known)}" if known else "leave it out",
+            )
+    return options
 
 
 def _markers(processor: Processor) -> list[str]:

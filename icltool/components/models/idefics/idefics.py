@@ -136,9 +136,9 @@ class IdeficsModel(EncodesImages, FixedFormats, HookedDecoder):
         tokens = tokenize(
             self.tokenizer, prompts, with_target=False, limit=text_limit(self.model.config, options.max_new_tokens)
         )
-        search = beam_options(self._pad, options)
 
         def compute(batch: Sequence[int]) -> list[str]:
+            search = beam_options(self._pad, options, [prompts[i].draw for i in batch])
             rows = self._rows([tokens[i] for i in batch], "left")
             inputs = self._inputs(rows, [prompts[i] for i in batch], features)
             ready = "image_encoder_embeddings" in inputs

@@ -189,7 +189,8 @@ class Captioner(EncodesImages, PromptAdapter):
 
         def compute(batch: Sequence[int]) -> list[str]:
             inputs = self._with_images([prompts[i] for i in batch], features)
-            new = self._search([tokens[i] for i in batch], inputs, beam_options(self._pad, options))
+            search = beam_options(self._pad, options, [prompts[i].draw for i in batch])
+            new = self._search([tokens[i] for i in batch], inputs, search)
             return decoded(self.tokenizer, new)
 
         return in_batches(batches_by_length(_lengths(prompts), batch_size), compute)

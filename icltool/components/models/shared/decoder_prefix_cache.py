@@ -88,7 +88,7 @@ class DecoderPrefixCache(ABC):
         """See GeneratesFromPrefix."""
         ids, present = padded_prompts(prompts, self._pad, text_limit(self._model.config, options.max_new_tokens))
         cache = filled_cache(past, options.num_beams)
-        search = beam_options(self._pad, options)
+        search = beam_options(self._pad, options, [p.draw for p in prompts])
         if self._barred:
             search["suppress_tokens"] = self._barred
         with self._generating(prompts, ids, options.num_beams, features) as inputs:

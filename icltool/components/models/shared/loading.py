@@ -82,6 +82,11 @@ def load_model(model_class: ModelClass, weights: Weights, options: TransformersO
     _complete(name, weights, report)
     if place is not None and "device_map" not in arguments:
         model.to(place)
+    if not model.can_generate():
+        raise ConfigError(
+            f"model {name}, loaded from {weights.source}, does not generate text: it is a {type(model).__name__}",
+            "choose a model that answers in words",
+        )
     model.eval().requires_grad_(False)
     if options.compile:
         compile_parts(model)

@@ -58,7 +58,7 @@ class PaddedSpans:
         blocks = to_device(torch.tensor(rows), self.ids.device)
         same = (blocks[:, :, None] == blocks[:, None, :]) & (blocks >= 0)[:, :, None]
         past = self.visible.shape[3] - length
-        before, own = self.visible.split([past, length], dim=3)
+        before, own = self.visible[..., :past], self.visible[..., past:]
         return replace(self, visible=torch.cat([before, own | same[:, None]], dim=3))
 
 

@@ -123,12 +123,12 @@ class ProcessedModel(HookedDecoder):
     ) -> list[str]:
         """See Model.generate. Image tokens are never generated."""
         check_prompts(prompts, with_target=False)
-        search = beam_options(self.tokenizer.pad_token_id, options)
-        if self.image_tokens:
-            search["suppress_tokens"] = self.image_tokens
 
         def compute(batch: Sequence[int]) -> list[str]:
             chosen = [prompts[i] for i in batch]
+            search = beam_options(self.tokenizer.pad_token_id, options, [p.draw for p in chosen])
+            if self.image_tokens:
+                search["suppress_tokens"] = self.image_tokens
             inputs = self._encode(chosen, features, "left", reserve=options.max_new_tokens).inputs
             with images_by_beam(self.model, inputs, [len(p.images) for p in chosen]):
                 output = self.model.generate(**inputs, **search)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from icltool.components.models.shared.sampling import SeededSampling
 from icltool.components.models.shared.tokens import predicting
 from icltool.contracts import GenerationOptions, TargetScore
 from icltool.errors import ConfigError
@@ -68,8 +69,10 @@ def end_tokens(model: Network, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted(int(token) for token in ends if token is not None)
 
 
-def beam_options(pad: int, options: GenerationOptions) -> dict[str, Any]:
+def beam_options(pad: int, options: GenerationOptions, draws: Sequence[int] = ()) -> dict[str, Any]:
     """The search options of transformers' `generate`; nothing is left to the defaults in the model's own files.
+
+    `draws` are `Prompt.draw` of the batch's prompts, by which an answer is sampled if `options` ask for that.
 
     Its repetition penalty also counts the tokens of the prompt if it receives the prompt's ids; if it receives embeddings
     alone, only those of the answer.
@@ -80,6 +83,10 @@ def beam_options(pad: int, options: GenerationOptions) -> dict[str, Any]:
         "do_sample": False,
         "pad_token_id": pad,
     }
+    if options.temperature > 0:
+        from transformers import LogitsProcessorList
+
+        search["logits_processor"] = LogitsProcessorList([SeededSampling(options, draws)])
     if options.num_beams > 1:
         search["length_penalty"] = options.length_penalty
     if options.min_new_tokens > 0:

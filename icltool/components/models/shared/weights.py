@@ -85,12 +85,12 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
         if Path(path).is_dir():
             _expect_weights(Path(path))
             return Weights(path, local_only=True)
-        if HUB_ID.fullmatch(path) and not no_folder(path):
+        if HUB_ID.fullmatch(path):
+            if no_folder(path):
+                raise ConfigError(f"--model-path {path}: there is no such folder", "check the path")
             if not _in_cache(path):
                 warnings.warn(f"downloading {path} from the hub; this may take a while", IclWarning, stacklevel=2)
             return Weights(path, local_only=False)
-        if no_folder(path):
-            raise ConfigError(f"--model-path {path}: there is no such folder", "check the path")
         raise ConfigError(f"model path {path!r} is neither a folder nor a hub id of the form owner/name")
     if packaged is not None:
         return Weights(str(packaged_weights(packaged)), local_only=True)

@@ -109,9 +109,9 @@ class TextModel(HookedDecoder):
     ) -> list[str]:
         limit = text_limit(self.model.config, options.max_new_tokens)
         tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=limit)
-        search = beam_options(self.tokenizer.pad_token_id, options)
 
         def compute(batch: Sequence[int]) -> list[str]:
+            search = beam_options(self.tokenizer.pad_token_id, options, [prompts[i].draw for i in batch])
             inputs, _ = self._inputs([tokens[i] for i in batch], "left")
             inputs.pop("position_ids", None)  # generate() counts them itself, from the mask
             output = self.model.generate(**inputs, **search)

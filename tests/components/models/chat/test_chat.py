@@ -209,6 +209,25 @@ def test_thinking_is_switched_off_where_the_template_knows_how(folder_of: Folder
     assert model.clean("caption", "a blue bar\nuser\nDescribe") == "a blue bar"
 
 
+def test_variables_of_a_template_are_options(folder_of: Folder, tmp_path: Path) -> None:
+    template = "{% if tone is defined %}{{ tone }}! {% endif %}" + _QWEN3
+    plain = with_template(folder_of, tmp_path / "plain", template)
+    assert dict(plain.template_options) == {"enable_thinking": False}
+    options: dict[str, Any] = {"template_options": {"tone": "Calm"}}
+    calm = ChatModel(ChatOptions(name="qwen", path=plain.source, device="cpu", **options))
+    assert dict(calm.template_options) == {"enable_thinking": False, "tone": "Calm"}
+    prompts = [model.prompt("caption", [], example("a bar")).text for model in (plain, calm)]
+    assert prompts[1] == f"Calm! {prompts[0]}"
+    assert calm.fingerprint() != plain.fingerprint()
+    for name in ("mood", "messages"):
+        wrong: dict[str, Any] = {"template_options": {name: 1}}
+        with pytest.raises(
+            ConfigError, match=f"--template-option {name}: the chat template of qwen has no such"
+        ) as caught:
+            ChatModel(ChatOptions(name="qwen", path=plain.source, device="cpu", **wrong))
+        assert "enable_thinking, tone" in str(caught.value.hint)
+
+
 def test_thinking_without_a_switch_is_refused_before_weights_are_read(folder_of: Folder, tmp_path: Path) -> None:
     template = _QWEN3.replace("enable_thinking is defined and enable_thinking is false", "false")
     with pytest.raises(ConfigError, match="writes '<think> </think>' before an answer"):
