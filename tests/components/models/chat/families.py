@@ -142,11 +142,15 @@ SPECIAL: dict[str, Family] = {
 }  # fmt: skip
 
 
+#: Families whose image processor has patches of its own.
+FITTED = {kind: Family(images={"patch_size": 16}) for kind in ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7")}
+
+
 def build(kind: str, folder: Path) -> None:
     """Writes a model of the family, whose model_type is `kind`, with its processor into `folder`. Raises whatever the classes
     of transformers raise for a configuration that the rules make wrong, and ValueError for a model that stays large."""
     torch.manual_seed(0)
-    family, tokenizer = SPECIAL.get(kind, Family()), trained_tokenizer(_NAMED, _FIXED)
+    family, tokenizer = (SPECIAL | FITTED).get(kind, Family()), trained_tokenizer(_NAMED, _FIXED)
     config_class = CONFIG_MAPPING[kind]
     init = family.init(tokenizer) if callable(family.init) else family.init
     values = _shrunk(config_class(**init).to_dict(), tokenizer)
