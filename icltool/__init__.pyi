@@ -42,6 +42,9 @@ from icltool.components.models.shared.captioner_format import (
     CaptionerFormat as CaptionerFormat,
     clean_caption as clean_caption,
 )
+from icltool.components.models.shared.cross_attention_prefix_cache import (
+    CrossAttentionPrefixCache as CrossAttentionPrefixCache,
+)
 from icltool.components.models.shared.decoder_hooks import (
     answers_at as answers_at,
     attention_heads as attention_heads,
@@ -65,6 +68,10 @@ from icltool.components.models.shared.images import (
 )
 from icltool.components.models.shared.options import (
     LoadOptions as LoadOptions,
+)
+from icltool.components.models.shared.prefix_cache import (
+    PaddedSpans as PaddedSpans,
+    PredictingPositions as PredictingPositions,
 )
 from icltool.components.models.shared.prompt_format import (
     PromptFormat as PromptFormat,

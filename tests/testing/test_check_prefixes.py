@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from icltool.components.models.chat.chat import ChatModel, ChatOptions
-from icltool.components.models.idefics import idefics_prefix_cache
 from icltool.components.models.idefics.idefics2 import Idefics2Model
 from icltool.components.models.idefics.options import IdeficsOptions
-from icltool.components.models.shared import decoder_prefix_cache, prefix_cache
+from icltool.components.models.shared import cross_attention_prefix_cache, decoder_prefix_cache, prefix_cache
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import Example, PrefixExtension, PromptTokens
@@ -160,7 +159,7 @@ def test_the_same_adapter_without_a_fault_passes(text_model: TextModel) -> None:
 
 def changed_images_of(model: Any, patch: pytest.MonkeyPatch) -> None:
     """IDEFICS's marker in front of an image still sees the image before it, which may stand in the past."""
-    real = idefics_prefix_cache._images_of
+    real = cross_attention_prefix_cache.attended_by
 
     def images_of(span: Any, image_token: int) -> tuple[list[str], list[int]]:
         images, places = real(span, image_token)
@@ -168,7 +167,7 @@ def changed_images_of(model: Any, patch: pytest.MonkeyPatch) -> None:
         lost = len(images) - own
         return images[lost:], [place - lost if place >= lost else -1 for place in places]
 
-    patch.setattr(idefics_prefix_cache, "_images_of", images_of)
+    patch.setattr(cross_attention_prefix_cache, "attended_by", images_of)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class DecoderPrefixCache(ABC):
         self, prompts: Sequence[PromptTokens], past: KeysValues, options: GenerationOptions, features: Features
     ) -> list[str]:
         """See GeneratesFromPrefix."""
-        ids, present = padded_prompts(prompts, self._pad, text_limit(self._model.config, options.max_new_tokens))
+        ids, present = padded_prompts(prompts, self._pad, self._limit(options.max_new_tokens))
         cache = filled_cache(past, options.num_beams)
         search = beam_options(self._pad, options, [p.draw for p in prompts])
         if self._barred:
@@ -114,6 +114,10 @@ class DecoderPrefixCache(ABC):
     ) -> Iterator[Mapping[str, object]]:
         """Inputs of the model's `generate` besides tokens, mask and prefix, inside the contexts in which it must run."""
         yield {key: to_device(value, self.device) for key, value in self._generation_inputs(prompts, ids).items()}
+
+    def _limit(self, reserve: int = 0) -> int | None:
+        """The language model's token limit less `reserve`."""
+        return text_limit(self._model.config, reserve)
 
     def _masks(self, batch: PaddedSpans, spans: Sequence[Span]) -> torch.Tensor | dict[str, torch.Tensor]:
         """The decoder's `attention_mask`."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache, layers_support_prefix_cache
-from icltool.components.models.shared.loading import text_limit
 from icltool.components.models.shared.prefix_cache import PaddedSpans, to_device
 from icltool.components.models.shared.processed import ProcessedModel
 from icltool.components.models.shared.text_prefix_cache import WITH_PREFIX_CACHE
@@ -61,7 +60,7 @@ class ImagePrefixCache(DecoderPrefixCache):
         starts: list[int | None] = [None] * len(prompts)
         if with_target:
             starts = [first for first, _ in self._recorder.target_spans([p.target for p in prompts])]
-        limit = text_limit(self._model.config)
+        limit = self._limit()
         tokens = []
         for ids, mask, start, prompt in zip(
             encoded["input_ids"], encoded["attention_mask"], starts, prompts, strict=True
@@ -166,7 +165,7 @@ class DeeperStates(ThreePositions):
     """Qwen3-VL: behind the states of an image token stand those that are added to it after the first layers."""
 
     def _with_images(self, embedded: torch.Tensor, places: torch.Tensor, states: torch.Tensor) -> dict[str, Any]:
-        first, *deeper = states.chunk(states.shape[-1] // embedded.shape[-1], dim=-1)
+        first, *deeper = states.unflatten(-1, (-1, embedded.shape[-1])).unbind(-2)
         zeros = torch.zeros_like(embedded).flatten(0, 1)
         added = [zeros.index_copy(0, places, state).view_as(embedded) for state in deeper]
         # The decoder adds to the rows of its states that an index selects; a mask of tokens would be read from the device.

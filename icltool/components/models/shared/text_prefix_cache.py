@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache, layers_support_prefix_cache
-from icltool.components.models.shared.loading import text_limit
 from icltool.components.models.shared.prompt_format import PromptFormat
 from icltool.components.models.shared.tokens import check_length, check_prompts
 from icltool.contracts import Prompt, PromptTokens
@@ -41,7 +40,7 @@ class TextPrefixCache(DecoderPrefixCache):
             return []
         texts = [p.text + p.target if with_target else p.text for p in prompts]
         encoded = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        limit = text_limit(self._model.config)
+        limit = self._limit()
         return [
             self._tokens(ids, [end for _, end in offsets], prompt.text, limit)
             for ids, offsets, prompt in zip(encoded["input_ids"], encoded["offset_mapping"], prompts, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from icltool.components.models.idefics.logits_subset import SharedImages, TokenSubset
+from icltool.components.models.shared.logits_subset import SharedImages, TokenSubset
 
 
 def test_an_image_is_projected_once_for_all_rows() -> None:
