@@ -35,6 +35,7 @@ from icltool import (
 from icltool_openflamingo.hooks import HookedFlamingo, hash_of
 from icltool_openflamingo.language import load_language_model, load_tokenizer, resize_embeddings
 from icltool_openflamingo.places import PartFinder
+from icltool_openflamingo.prefix_cache import FlamingoPrefixCache
 from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE, prompt_format
 from icltool_openflamingo.vision import ImageReader, Pixels, load_clip
 
@@ -100,6 +101,10 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
         form = prompt_format(options.start, end, self.tokenizer.all_special_tokens, options.template)
         self.format = own_prompt(form, options.prompt)
         marks = [fingerprint(identity) for identity in parts.identities]
+        encode = lambda paths: self.image_features(paths, len(paths))  # noqa: E731
+        self._use_prefix_cache(
+            FlamingoPrefixCache(self.model, self.tokenizer, self.device, self._image, encode, self._ends, self._limit())
+        )
         self._fingerprint = fingerprint(parts.identities[0], *marks, precision, str(interval), repr(self.format))
 
     def fingerprint(self) -> str:
