@@ -34,8 +34,9 @@ from tests.benchmarks import (
     test_selection,
     test_store_speed,
 )
-from tests.benchmarks.engine import __main__ as engine, measure
+from tests.benchmarks.engine import __main__ as engine, families, measure
 from tests.benchmarks.engine.models import adapter
+from tests.components.models import tiny
 
 if TYPE_CHECKING:
     from tests.components.executors.ray_nodes import TwoNodes
@@ -248,6 +249,16 @@ def test_the_engine(monkeypatch: pytest.MonkeyPatch, sized: Sized, capsys: pytes
     *_, last = capsys.readouterr().out.splitlines()
     left, right = json.loads(last)
     assert left["sides"]["naive"]["prompts"] == right["sides"]["naive"]["prompts"] == 1 + 4 + 2 * 3
+
+
+@pytest.mark.skipif(not tiny.takes_features(), reason="this release of transformers takes no ready image features")
+def test_families(monkeypatch: pytest.MonkeyPatch, sized: Sized, capsys: pytest.CaptureFixture[str]) -> None:
+    sized(families, SIZES={})
+    called(families.main, monkeypatch, "qwen3-vl", "--candidates", "4", "--shots", "1")
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["computed"] < figures["scored"]
+    assert figures["encoded"] < figures["images_read"]
+    assert figures["difference"] < 1e-5
 
 
 def test_the_memory_of_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sized: Sized, capsys: Any) -> None:

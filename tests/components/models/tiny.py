@@ -184,6 +184,11 @@ def smolvlm(folder: Path) -> str:
     return _idefics3(folder, "SmolVLM")
 
 
+def _out() -> dict[str, int]:
+    """Of a vision encoder: the width of the language model."""
+    return {"out_hidden_size": int(LLAMA["hidden_size"])}
+
+
 def _qwen(folder: Path, family: str, vision: dict[str, Any], **text: Any) -> str:
     import transformers
 
@@ -222,20 +227,25 @@ def qwen2_vl(folder: Path) -> str:
 
 
 def qwen2_5_vl(folder: Path) -> str:
-    vision = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "window_size": 28,
+    vision = {"hidden_size": 32, "intermediate_size": 48, **_out(), "window_size": 28,
               "fullatt_block_indexes": [1]}  # fmt: skip
     return _qwen(folder, "Qwen2_5_VL", vision)
 
 
 def qwen3_vl(folder: Path) -> str:
-    vision = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "num_position_embeddings": 16,
+    vision = {"hidden_size": 32, "intermediate_size": 48, **_out(), "num_position_embeddings": 16,
               "deepstack_visual_indexes": [0]}  # fmt: skip
     return _qwen(folder, "Qwen3VL", vision)
 
 
 def qwen3_5(folder: Path) -> str:
     """Layers with a recurrent state before and after one with full attention."""
-    vision = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "num_position_embeddings": 16}
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        **_out(),
+        "num_position_embeddings": 16,
+    }
     sizes = {
         "linear_key_head_dim": 8,
         "linear_value_head_dim": 8,

@@ -1,6 +1,6 @@
 """Any image-text-to-text model of transformers that has a chat template and accepts several images.
 
-Idefics3, SmolVLM, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, InternVL, Gemma 3 and similar models.
+Idefics3, SmolVLM, Qwen2-VL and later, LLaVA-OneVision, InternVL, Gemma 3 and 4, Mistral 3 and similar models.
 """
 
 from __future__ import annotations
