@@ -1,7 +1,7 @@
 """What sharing gains for each family of models: `python -m tests.benchmarks.engine.families [FAMILY …]`.
 
-A search over candidates by icltool's engine, and the same search with every prompt computed whole and every image read
-each time, in one process. Models are random, of the published classes: two layers of width 512 that read tiny images.
+The prompts of a search over candidates, scored by a session that shares beginnings and images, and each prompt whole with
+its images, in one process. Models are random, of the published classes: two layers of width 512 that read tiny images.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 from unittest import mock
 
 from icltool.components.models.chat.chat import ChatModel, ChatOptions
-from icltool.contracts import Example, Prompt
+from icltool.contracts import Example, GenerationOptions, Prompt, ScoringRequest
+from icltool.engine.opening import open_session, prefix_bytes
 from icltool.testing.examples import COLOURS, SHAPES
 from tests.benchmarks.engine import sides
 from tests.benchmarks.engine.data import Run, make_run
 from tests.benchmarks.engine.measure import timed
-from tests.benchmarks.engine.naive import naive_search
+from tests.benchmarks.engine.naive import NaiveResult, naive_search
 from tests.benchmarks.engine.sides import Setting
 from tests.components.models import tiny
 
-#: Weights have a standard deviation of 1 / sqrt(width): with larger ones every label is so improbable that candidates tie.
 SIZES = {"hidden_size": 512, "intermediate_size": 1408, "initializer_range": 512**-0.5}
 CHAT = ("gemma3", "gemma4", "gemma4-small", "llava-onevision", "mistral3", "qwen3-vl", "qwen3.5")
 FLAMINGO = "openflamingo"
@@ -52,16 +52,33 @@ class Gain:
     same_beams: bool
 
 
-class WholePrompts:
-    """Values by the adapter itself, without a session."""
+class Whole:
+    """Values of whole prompts, by the adapter itself."""
 
     def __init__(self, adapter: Any, batch_size: int) -> None:
-        self._adapter, self._batch_size = adapter, batch_size
+        self.prompt, self._adapter, self._batch_size = adapter.prompt, adapter, batch_size
         self.images = 0
 
     def values(self, prompts: Sequence[Prompt]) -> list[float]:
         self.images += sum(len(prompt.images) for prompt in prompts)
         return [math.exp(score.mean) for score in self._adapter.score(prompts, self._batch_size)]
+
+
+class Shared:
+    """Values by a session, as a search has them."""
+
+    def __init__(self, adapter: Any, batch_size: int) -> None:
+        cache = sides.IMAGE_CACHE_BYTES
+        self.session = open_session(
+            "caption", adapter, GenerationOptions(20), batch_size, cache, prefix_bytes=prefix_bytes(None, adapter)
+        )
+        self.session.keeps_prefixes = True
+
+    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> ScoringRequest:
+        return ScoringRequest(query, tuple(demonstrations))
+
+    def values(self, requests: Sequence[ScoringRequest]) -> list[float]:
+        return [math.exp(score.mean) for score in self.session.target_scores(requests)]
 
 
 def adapter(family: str, folder: Path) -> Any:
@@ -88,35 +105,39 @@ def short_labels(run: Run) -> Run:
 
 def gain(family: str, folder: Path, run: Run, setting: Setting) -> Gain:
     model = adapter(family, folder)
-    device = model.device
 
-    def whole(part: Run, scorer: WholePrompts) -> dict[int, Any]:
-        return {
-            query.id: naive_search(scorer, model, query, pool, setting.shots, setting.beams, setting.order)
+    def search(scorer: Any, part: Run = run, settings: Setting = setting) -> list[NaiveResult]:
+        return [
+            naive_search(scorer, scorer, query, pool, settings.shots, settings.beams, settings.order)
             for query, pool in part.anchors
-        }
+        ]
 
     query, pool = run.anchors[0]
-    small: Run = Run(((query, pool[:2]),))
-    one = Setting(setting.order, 1, 1, 2)
-    sides.engine(model, small, one)
-    model.score([model.prompt("caption", pool[:1], query)], 1)
-    ours = sides.engine(model, run, setting)
-    scorer = WholePrompts(model, setting.batch_size)
-    plain, seconds, cpu_seconds = timed(device, lambda: whole(run, scorer))
-    apart = [abs(math.log(ours.values[a][ids] / value)) for a, r in plain.items() for ids, value in r.values.items()]
+    for kind in (Whole, Shared):  # none pays for what libraries set up on first use
+        search(kind(model, 2), Run(((query, pool[:2]),)), Setting(setting.order, 1, 1, 2))
+    sharing, whole = Shared(model, setting.batch_size), Whole(model, setting.batch_size)
+    ours, seconds, cpu_seconds = timed(model.device, lambda: search(sharing))
+    plain, whole_seconds, whole_cpu_seconds = timed(model.device, lambda: search(whole))
+    apart = [
+        abs(math.log(a.values[ids] / value))
+        for a, b in zip(ours, plain, strict=True)
+        for ids, value in b.values.items()
+        if ids in a.values
+    ]
+    session = sharing.session
+    session.close()
     return Gain(
         family,
-        ours.prompts,
-        ours.seconds,
+        session.prompts_scored,
         seconds,
-        cpu_seconds / ours.cpu_seconds,
-        ours.counters.get("computed"),
-        ours.counters.get("scored"),
-        ours.encoded,
-        scorer.images,
+        whole_seconds,
+        whole_cpu_seconds / cpu_seconds,
+        session.tokens_computed,
+        session.tokens_scored,
+        session.cache.encoded if session.cache is not None else 0,
+        whole.images,
         max(apart),
-        all(ours.beams[a] == r.beams for a, r in plain.items()),
+        [a.beams for a in ours] == [b.beams for b in plain],
     )
 
 
