@@ -154,6 +154,11 @@ def icltool_datasets() -> list[Registration]:
             f"{_HERE}.datasets.shapes:ShapesReader",
             "the embedded world: generated images of coloured shapes, no download",
         ),
+        Registration(
+            "easy-vqa",
+            f"{_HERE}.datasets.easy_vqa:EasyVqaReader",
+            "easy-VQA from the Python package of that name",
+        ),
         Registration("coco2017", f"{_HERE}.datasets.coco2017:Coco2017Reader", "COCO 2017 captions"),
         Registration("coco2014", f"{_HERE}.datasets.coco2014:Coco2014Reader", "COCO 2014 captions"),
         Registration("coco-karpathy", f"{_HERE}.datasets.coco_karpathy:CocoKarpathyReader", "COCO in Karpathy's split"),
