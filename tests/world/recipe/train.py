@@ -1,6 +1,7 @@
 """Makes the embedded world's weights anew: `python -m tests.world.recipe.train --out DIR`.
 
-Both recipes are seeded; on two cores that other work shared they took 40 minutes together.
+The recipes are seeded; on two cores that other work shared the first two took 40 minutes together. tiny-smolvlm reads the
+package easy-vqa.
 """
 
 from __future__ import annotations
@@ -13,18 +14,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from icltool.contracts import Progress
+from tests.world.recipe.easy_episodes import installed_pool
 from tests.world.recipe.train_clip import ClipRecipe, Pair, train_clip
 from tests.world.recipe.train_idefics import Recipe, train
+from tests.world.recipe.train_smolvlm import SmolRecipe, train_smolvlm
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Trains `tiny-idefics`, `tiny-clip` or both, and prints how it goes."""
+    """Trains `tiny-idefics`, `tiny-clip`, `tiny-smolvlm` or all of them, and prints how it goes."""
     parser = argparse.ArgumentParser(prog="python -m tests.world.recipe.train", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder that receives tiny-idefics/ and tiny-clip/")
+    parser.add_argument("--out", type=Path, required=True, help="folder that receives a folder of each model")
     parser.add_argument(
-        "--what", choices=["all", "tiny-idefics", "tiny-clip"], default="all", help="which model (default: all)"
+        "--what",
+        choices=["all", "tiny-idefics", "tiny-clip", "tiny-smolvlm"],
+        default="all",
+        help="which model (default: all)",
     )
-    parser.add_argument("--steps", type=int, help=f"steps (default: {Recipe().steps} and {ClipRecipe().steps})")
+    defaults = f"{Recipe().steps}, {ClipRecipe().steps} and {SmolRecipe().steps}"
+    parser.add_argument("--steps", type=int, help=f"steps (default: {defaults})")
     parser.add_argument("--seed", type=int, default=0, help="decides initialisation and episodes (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda … (default: cpu)")
     chosen = parser.parse_args(arguments)
@@ -35,6 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.what in ("all", "tiny-clip"):
         clip = replace(ClipRecipe(seed=chosen.seed), **steps)
         train_clip(chosen.out / "tiny-clip", world_pairs(), clip, chosen.device, reporter("tiny-clip"))
+    if chosen.what in ("all", "tiny-smolvlm"):
+        smol = replace(SmolRecipe(seed=chosen.seed), **steps)
+        train_smolvlm(chosen.out / "tiny-smolvlm", installed_pool(), smol, chosen.device, reporter("tiny-smolvlm"))
     print(f"written: {chosen.out}")
 
 
