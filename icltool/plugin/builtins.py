@@ -61,6 +61,12 @@ def icltool_models() -> list[Registration]:
             )
         ),
         Registration(
+            "tiny-smolvlm",
+            f"{_HERE}.models.chat.chat:ChatModel",
+            "chat model for easy-VQA, 0.95 M parameters",
+            {"name": "tiny-smolvlm", "packaged": "tiny-smolvlm"},
+        ),
+        Registration(
             "image-text-to-text",
             f"{_HERE}.models.chat.chat:ChatModel",
             "any chat model that reads several images, by --model-path",

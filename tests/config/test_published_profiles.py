@@ -20,7 +20,9 @@ from tests.suites import apart
 PROFILES = {path.stem: read_profile(path) for path in sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))}
 #: Captioners trained on the embedded world, by tests/training/test_captioner_world.py.
 SHAPES = ("captioner-shapes-blip2", "captioner-shapes-ofa")
-PUBLISHED = [name for name in PROFILES if name not in ("demo", "live-shapes", *SHAPES)]
+#: Run by tests/world/test_smolvlm.py, with the data set, model and encoder that it names.
+EASY_VQA = "easy-vqa"
+PUBLISHED = [name for name in PROFILES if name not in ("demo", "live-shapes", EASY_VQA, *SHAPES)]
 PIPELINE = ("prepare", "embed", "generate", "train", "evaluate")
 METHODS = ("leverlm", "rices")
 SETTINGS = ("coco2017", "vqav2")
@@ -230,7 +232,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     apart(
         "training",
         ["demo", "live-shapes", "leverlm-vqav2-idefics-9b", "leverlm-coco2017-openflamingo-9b"],
-        [name for name in PROFILES if name not in (*LIVE_PROFILES, *CAPTIONERS, *SHAPES)],
+        [name for name in PROFILES if name not in (EASY_VQA, *LIVE_PROFILES, *CAPTIONERS, *SHAPES)],
     ),
 )
 def test_it_runs_from_end_to_end(name: str, world: Path) -> None:

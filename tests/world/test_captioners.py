@@ -68,7 +68,7 @@ def test_the_packaged_blip2_is_what_the_code_draws(tmp_path: Path) -> None:
         written = [config.pop("transformers_version", None) for config in (drawn_config, packaged)]
         assert all(written) == (name == "config.json"), "who wrote it, which need not be who draws it"
         assert drawn_config == packaged, name
-    assert sum(file.stat().st_size for file in shipped.parent.rglob("*.safetensors")) < 8_000_000
+    assert sum(file.stat().st_size for file in shipped.parent.rglob("*.safetensors")) < 10_000_000
 
 
 #: The only tensor that is left as `trunc_normal_` draws it.

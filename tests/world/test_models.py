@@ -139,10 +139,10 @@ def test_neighbours_of_the_encoder_are_alike_in_colour_first(small_world: Path) 
 
 def test_weights_are_small_and_described() -> None:
     total = sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file())
-    assert total < 8 * 2**20
+    assert total < 10 * 2**20
     assert {f.suffix for f in WEIGHTS.rglob("*") if f.stat().st_size > 100_000} == {".safetensors"}
     card = (WEIGHTS / "README.md").read_text()
-    for word in ("tiny-idefics", "tiny-clip", "python -m tests.world.recipe.train", "accuracy"):
+    for word in ("tiny-idefics", "tiny-clip", "tiny-smolvlm", "python -m tests.world.recipe.train", "accuracy"):
         assert word in card
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,11 @@ def build_smolvlm(tokenizer: PreTrainedTokenizerFast) -> SmolVLMForConditionalGe
 
 
 def save_smolvlm(model: SmolVLMForConditionalGeneration, processor: ProcessorMixin, folder: Path) -> None:
-    """Writes what `from_pretrained` reads: configuration, safetensors, tokenizer, processor and chat template."""
+    """Writes what `from_pretrained` reads: configuration, safetensors in half precision, tokenizer, processor and chat
+    template."""
+    import torch
+
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    half: Any = copy.deepcopy(model)
+    half.to(torch.float16).save_pretrained(folder)
     processor.save_pretrained(folder)

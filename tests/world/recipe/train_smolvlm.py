@@ -41,9 +41,9 @@ Report = Callable[[int, int, dict[str, float]], None]
 class SmolRecipe:
     """Everything that decides the result."""
 
-    steps: int = 600
+    steps: int = 500
     horizon: int = 1000
-    cooldown: int = 250
+    cooldown: int = 150
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
