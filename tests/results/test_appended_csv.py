@@ -131,7 +131,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(StoreError, match="is a folder"):
         append_rows(tmp_path, [{"key": "a"}], KEY)
     monkeypatch.setattr(appended_csv, "WAIT", 0.1)
-    with appended_csv._alone(tmp_path / "r.csv"), pytest.raises(StoreError, match="held by process"):
+    with appended_csv._alone(tmp_path / "r.csv"), pytest.raises(StoreError, match="has been locked by process"):
         append_rows(tmp_path / "r.csv", [{"key": "a"}], KEY)
 
 
