@@ -92,19 +92,23 @@ def test_the_issued_commands_say_what_is_missing_where_data_are_prepared(
 @pytest.mark.parametrize(
     ("model", "option", "value"),
     [
-        ("text-llm", "--prompt-template", "live"),
-        ("smolvlm", "--prompt-template", "live"),
+        ("blip-base", "--prompt-template", "live"),
+        ("blip2-opt-2.7b", "--prompt", "PROMPT"),
         ("tiny-idefics", "--prompt-style", "flat"),
     ],
 )
 def test_what_a_model_cannot_be_asked_for_is_told_by_the_option_s_name(
-    model: str, option: str, value: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+    model: str, option: str, value: str, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if value == "PROMPT":
+        value = str(tmp_path / "mine.toml")
+        Path(value).write_text('instruction = "Look."')
     where = ["--workspace", str(workspace), "--dataset", "shapes", "--task", "caption", "--model", model]
     for command in (["generate"], ["evaluate", "--method", "random"]):
         err = refusal(capsys, *command, *where, option, value)
         assert err.startswith(f"error: model {model!r} has no option ")
-        assert f"({option})\nhint: leave {option} out; its options: " in err
+        flags = "--prompt or --prompt-template" if "prompt" in option and "style" not in option else option
+        assert f"({flags})\nhint: leave {flags} out; its options: " in err
 
 
 def test_damaged_files_are_named(workspace: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

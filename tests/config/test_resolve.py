@@ -97,7 +97,7 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["train.nothing=x"], "--set train.nothing=x: train has no option 'nothing'", "known: "),
         (["=3"], "--set '=3' is not of the form key=value", "for example"),
         (["beam_score=best"], "--set beam_score must be increment or cumulative, got 'best'", ""),
-        (["anchors=2.5"], "--set anchors must be an integer, got '2.5'", "anchors: number of examples"),
+        (["anchors=2.5"], "--set anchors must be an integer, got '2.5'", "anchors: number of anchors"),
         (["sampler_options=5"], "--set sampler_options: '5' is not of the form KEY=VALUE", ""),
     ],
 )

@@ -223,7 +223,7 @@ def test_a_prompt_and_a_template_exclude_each_other(
     assert icltool(call) == 2
     assert "--prompt and --prompt-template exclude each other: use one of them" in capsys.readouterr().err
     assert icltool([*call[:3], "--task=vqa", "--model=blip-base", "--prompt", str(file)]) == 2
-    assert "model 'blip-base' has no option 'prompt' (--prompt)" in capsys.readouterr().err
+    assert "model 'blip-base' has no option 'prompt' (--prompt or --prompt-template)" in capsys.readouterr().err
 
 
 def test_zero_shot_with_demonstrations_as_text(workspace: Path) -> None:

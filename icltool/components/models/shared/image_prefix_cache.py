@@ -165,7 +165,7 @@ class DeeperStates(ThreePositions):
     """Qwen3-VL: behind the states of an image token stand those that are added to it after the first layers."""
 
     def _with_images(self, embedded: torch.Tensor, places: torch.Tensor, states: torch.Tensor) -> dict[str, Any]:
-        first, *deeper = states.unflatten(-1, (-1, embedded.shape[-1])).unbind(-2)
+        first, *deeper = states.chunk(states.shape[-1] // embedded.shape[-1], dim=-1)
         zeros = torch.zeros_like(embedded).flatten(0, 1)
         added = [zeros.index_copy(0, places, state).view_as(embedded) for state in deeper]
         # The decoder adds to the rows of its states that an index selects; a mask of tokens would be read from the device.
