@@ -22,7 +22,7 @@ from icltool.contracts import (
     ScoringRequest,
     TargetScore,
 )
-from icltool.contracts.arrays import ARRAYS, is_array
+from icltool.contracts.arrays import ARRAYS, encoder_of, is_array
 from icltool.contracts.retriever import HANDED, ChoosesJointly, HasPoolSize
 from icltool.engine.choices import rank_choices
 from icltool.engine.demonstrations import checked_rows
@@ -31,6 +31,8 @@ from icltool.errors import ConfigError, PluginError
 
 #: Separators between the names of chained retrievers; both are read, the first is written.
 THEN, ALSO_THEN = "+", ">"
+#: Between a retriever and the encoder whose embeddings it reads.
+BY = "@"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class _SomeExamples:
 
 
 P = TypeVar("P", bound=Part)
+AnyArrays = TypeVar("AnyArrays", IndexSet, QuerySet)
 #: The arrays for a part of a chain: the index set, whose rows are the same for all parts, and all queries of the call.
 Arrays: TypeAlias = Callable[[P], tuple[IndexSet, QuerySet]]
 _NOTHING = Handed()
@@ -199,9 +202,30 @@ def is_joint(retriever: Retriever) -> bool:
     return isinstance(retriever, ChoosesJointly) and retriever.joint
 
 
+def chain_parts(text: str) -> tuple[tuple[str, str | None], ...]:
+    """(method, encoder) of each method that "A+B@ENCODER+C" or "A>B@ENCODER>C" names; None for a method without an encoder.
+    ConfigError for what cannot be an encoder's name."""
+    parts = []
+    for part in text.replace(ALSO_THEN, THEN).split(THEN):
+        name, sign, encoder = part.partition(BY)
+        if sign and (not encoder.strip() or "/" in encoder):
+            raise ConfigError(
+                f"{text}: {encoder.strip()!r} is not the name of an encoder",
+                f"for example i2i{BY}vit-l-14; the embeddings of OWNER/NAME have the name NAME",
+            )
+        parts.append((name.strip(), encoder.strip() or None))
+    return tuple(parts)
+
+
 def chain_names(text: str) -> tuple[str, ...]:
-    """The methods that "A+B+C" or "A>B>C" names."""
-    return tuple(name.strip() for name in text.replace(ALSO_THEN, THEN).split(THEN))
+    """The methods that "A+B+C" or "A>B>C" names, without their encoders."""
+    return tuple(name for name, _ in chain_parts(text))
+
+
+def with_embeddings(arrays: AnyArrays, encoder: str) -> AnyArrays:
+    """The same arrays, with the embeddings by `encoder` in place of those that no encoder is named for."""
+    own = {need.partition(BY)[0]: vectors for need, vectors in arrays.embedded.items() if encoder_of(need) == encoder}
+    return replace(arrays, image=own.get("image"), text=own.get("text"))
 
 
 def own_options(options: Mapping[str, Any], name: str) -> dict[str, Any]:

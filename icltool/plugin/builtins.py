@@ -253,12 +253,25 @@ def icltool_encoders() -> list[Registration]:
             "intfloat/multilingual-e5-base",
             prefix="query: ",
         ),
-        Registration("open-clip", clip, "any architecture of open_clip: --encoder-path DIR or ARCHITECTURE/TAG"),
-        Registration(
-            "image-text-encoder", image_text, "any encoder of images and texts of transformers: --encoder-path"
+        *(
+            Registration(name, target, f"{summary}: --encoder-path {paths}", {"name": name})
+            for name, target, summary, paths in (
+                ("open-clip", clip, "any architecture of open_clip", "DIR or ARCHITECTURE/TAG"),
+                (
+                    "image-text-encoder",
+                    image_text,
+                    "any encoder of images and texts of transformers",
+                    "DIR or OWNER/NAME",
+                ),
+                ("image-encoder", image, "any image encoder of transformers", "DIR or OWNER/NAME"),
+                (
+                    "text-encoder",
+                    text,
+                    "any text encoder of sentence-transformers or transformers",
+                    "DIR or OWNER/NAME",
+                ),
+            )
         ),
-        Registration("image-encoder", image, "any image encoder of transformers: --encoder-path"),
-        Registration("text-encoder", text, "any text encoder of sentence-transformers or transformers: --encoder-path"),
     ]
 
 

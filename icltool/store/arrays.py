@@ -42,9 +42,12 @@ def guard_kinds(chosen: Sequence[str] | None, task: Task) -> frozenset[str]:
     return frozenset(task.guard if chosen is None else chosen) | {"image"}
 
 
-def embedded_by(workspace: Workspace, dataset: PreparedDataset, encoder: str | None) -> str:
-    """The encoder whose embeddings of `dataset` to use: `encoder`, or the only one that has any. Raises StoreError with the
-    command that creates embeddings, or with the choices.
+def embedded_by(
+    workspace: Workspace, dataset: PreparedDataset, encoder: str | None, needs: Collection[str] = ()
+) -> str:
+    """The encoder whose embeddings of `dataset` to use: `encoder`, or the only one that has any; of several, the only one that
+    has the "image" and "text" embeddings in `needs`. Raises StoreError with the command that creates embeddings, or with the
+    choices.
     """
     start, end = f"{dataset.name}-{dataset.task}-train-", ".h5"
     encoders = sorted(p.name[len(start) : -len(end)] for p in workspace.embeddings.glob(f"{start}*{end}"))
@@ -57,12 +60,22 @@ def embedded_by(workspace: Workspace, dataset: PreparedDataset, encoder: str | N
         return encoder
     if not encoders:
         raise StoreError(f"{dataset.name} ({dataset.task}) has no embeddings", f"run `{command} NAME`")
+    fields = frozenset(needs) & frozenset(VECTORS)
+    if len(encoders) > 1:
+        files = {name: workspace.embeddings_file(dataset.name, dataset.task, "train", name) for name in encoders}
+        encoders = [name for name in encoders if fields <= _fields(files[name])] or encoders
     if len(encoders) > 1:
         raise StoreError(
             f"{dataset.name} ({dataset.task}) has embeddings by {', '.join(encoders)}",
-            f"for example --encoder {encoders[0]}",
+            f"for example --encoder {encoders[0]}, or behind a method's name: i2i@{encoders[0]}",
         )
     return encoders[0]
+
+
+def _fields(path: Path) -> frozenset[str]:
+    """The fields of an embeddings file."""
+    with EmbeddingFile.open(path) as file:
+        return frozenset(file.fields)
 
 
 def open_embeddings(workspace: Workspace, dataset: PreparedDataset, split: str, encoder: str) -> EmbeddingFile:
@@ -216,7 +229,7 @@ class FeatureTable:
     def __call__(self, kind: str, examples: Sequence[Example]) -> FloatArray:
         """float32 [n, D]; `kind` is "image" or "text"."""
         if kind not in self._vectors:
-            self._vectors[kind] = _vectors(self._embeddings, kind, None)
+            self._vectors[kind] = _vectors(self._embeddings, kind, None, self._records)
         rows = [self._records.row_of(e.id) for e in examples]
         vectors: FloatArray = self._vectors[kind][rows]
         return vectors
@@ -243,7 +256,7 @@ def _columns(
         if kind in names:
             if embeddings is None:
                 raise ValueError(f"{kind} vectors are needed, but no embeddings are open")
-            columns[kind] = _vectors(embeddings, kind, chosen if rows is not None else None)
+            columns[kind] = _vectors(embeddings, kind, chosen if rows is not None else None, records)
     if "texts" in names:
         texts = records.texts
         columns["texts"] = texts if rows is None else tuple(texts[int(r)] for r in chosen)
@@ -256,16 +269,28 @@ def _columns(
     foreign = {need: encoder for need in names if (encoder := encoder_of(need)) is not None}
     if foreign:
         columns["embedded"] = {
-            need: _vectors(others[encoder], need.partition("@")[0], rows) for need, encoder in foreign.items()
+            need: _vectors(others[encoder], need.partition("@")[0], rows, records) for need, encoder in foreign.items()
         }
     return columns
 
 
-def _vectors(embeddings: EmbeddingFile, kind: str, rows: IntArray | None) -> FloatArray:
+def _vectors(embeddings: EmbeddingFile, kind: str, rows: IntArray | None, records: Records) -> FloatArray:
     if kind not in embeddings.fields:
-        raise StoreError(
-            f"{embeddings.path} holds no {kind} vectors",
-            "the data set has no such field: choose a method, sampler or variant (query_text_icd_text) without it",
-        )
+        raise _without(embeddings, kind, records)
     vectors = embeddings.read(kind)
     return vectors if rows is None else vectors[rows]
+
+
+def _without(embeddings: EmbeddingFile, kind: str, records: Records) -> StoreError:
+    """The error for embeddings without those that are needed: the data set has no images, or the encoder encodes no others."""
+    if kind == "image" and not records.has_images:
+        return StoreError(
+            f"{embeddings.path} has no image embeddings: its data set has no images",
+            "choose a method, sampler or variant (query_text_icd_text) without images",
+        )
+    others, example, method = ("texts", "dinov2", "i2i") if kind == "image" else ("images", "minilm", "t2t")
+    return StoreError(
+        f"{embeddings.path} has no {kind} embeddings: encoder {embeddings.encoder} encodes {others} only",
+        f"run `icltool embed` with an encoder of {kind}s, for example {example}, then name it: --encoder {example}, or "
+        f"--method {method}@{example}",
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icltool.commands.embed.options import EmbedConfig
-from icltool.commands.embed.worker import EncodedRows, Encoding, Rows, embedded_fields
+from icltool.commands.embed.worker import EncodedRows, Encoding, Rows, check_field
 from icltool.config.env import VARIABLES
 from icltool.config.identity import makers
 from icltool.contracts import Progress, StageReport, Ticker, UnitFailure
@@ -49,10 +49,11 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
     name, task = workspace.choose_dataset(config.dataset, config.task)
     dataset = open_dataset(workspace.dataset_folder(name, task))
     dataset.check_images()
-    path = None if config.encoder_path is None else str(config.encoder_path)
-    made_by = makers([("encoders", config.encoder)], {"encoders": path})
+    check_field(dataset.split("train"), config.text_field)
+    encoder = config.chosen_encoder()
+    made_by = makers([("encoders", encoder.component)], {"encoders": encoder.options.get("path")})
     jobs = [
-        _Job(dataset, split, workspace.embeddings_file(name, task, split, config.encoder), made_by) for split in SPLITS
+        _Job(dataset, split, workspace.embeddings_file(name, task, split, config.label), made_by) for split in SPLITS
     ]
     waiting = [job for job in jobs if config.overwrite or not job.is_complete(config)]
     _fold([job for job in jobs if job not in waiting], config, progress)
@@ -67,8 +68,20 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
         }
         for job in jobs
     ]
-    remarks = tuple(run.notes) if waiting else ("up to date: an earlier run embedded everything",)
-    return StageReport(f"Embeddings of {name} ({task}) by {config.encoder}", tuple(rows), workspace.embeddings, remarks)
+    remarks = [*run.notes] if waiting else ["up to date: an earlier run embedded everything"]
+    if (lacking := _lacking(jobs[0])) is not None:
+        remarks.append(f"{config.encoder} encodes {lacking} only")
+    return StageReport(
+        f"Embeddings of {name} ({task}) by {config.label}", tuple(rows), workspace.embeddings, tuple(remarks)
+    )
+
+
+def _lacking(job: _Job) -> str | None:
+    """ "images" or "texts" if the encoder of a split's embeddings encodes no others; else None."""
+    with EmbeddingFile.open(job.path) as file:
+        if "text" not in file.fields:
+            return "images"
+        return "texts" if "image" not in file.fields and job.dataset.split(job.split).has_images else None
 
 
 def _fold(jobs: list[_Job], config: EmbedConfig, progress: Progress) -> None:
@@ -156,8 +169,8 @@ class _Splits:
         for job in self.jobs.values():
             if job.path.is_file() and not self.config.overwrite:
                 with EmbeddingFile.open(job.path) as file:
-                    dim, fingerprint = file.dim, file.encoder_fingerprint
-                self._writer(job, dim, fingerprint, opened)
+                    dim, fingerprint, fields = file.dim, file.encoder_fingerprint, file.fields
+                self._writer(job, dim, fingerprint, fields, opened)
 
     def missing(self) -> Iterator[Rows]:
         """The missing rows, split by split."""
@@ -173,7 +186,9 @@ class _Splits:
     def store(self, encoded: EncodedRows, opened: ExitStack, run: Run[Rows, EncodedRows]) -> None:
         """Writes encoded rows. Raises StoreError if a worker's weights differ from those of the file."""
         job, rows = self.jobs[encoded.rows.split], encoded.rows
-        writer = self._writers.get(job.split) or self._writer(job, encoded.dim, encoded.fingerprint, opened)
+        writer = self._writers.get(job.split)
+        if writer is None:
+            writer = self._writer(job, encoded.dim, encoded.fingerprint, tuple(encoded.features), opened)
         made_by = str(writer.header.details["encoder_fingerprint"])
         if encoded.fingerprint != made_by:
             raise StoreError(
@@ -185,16 +200,18 @@ class _Splits:
         run.show(self._tickers[job.split])
         self._tickers[job.split].advance(rows.high - rows.low)
 
-    def _writer(self, job: _Job, dim: int, fingerprint: str, opened: ExitStack) -> EmbeddingWriter:
+    def _writer(
+        self, job: _Job, dim: int, fingerprint: str, fields: tuple[str, ...], opened: ExitStack
+    ) -> EmbeddingWriter:
         records = job.dataset.split(job.split)
         provenance = Provenance.by(job.made_by, job.identity(self.config), job.dataset.fingerprint)
         writer = EmbeddingWriter(
             job.path,
             provenance,
-            self.config.encoder,
+            self.config.label,
             fingerprint,
             dim,
-            embedded_fields(records),
+            fields,
             len(records),
             dtype=self.config.precision,
             overwrite=self.config.overwrite,

@@ -20,7 +20,7 @@ from icltool.contracts import Intervention, Retriever
 from icltool.contracts.abilities import HasIdentity, HasRemarks, OfDataset
 from icltool.contracts.arrays import encoder_of
 from icltool.contracts.retriever import EmbeddedBy, HasLengths, HasShots, ReadsCheckpoint, ReadsSequences, ReadsTheQuery
-from icltool.engine.choosing import Chain, Part, is_joint, own_options
+from icltool.engine.choosing import BY, Chain, Part, is_joint, own_options
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.plugin.manager import component, load_registry
 from icltool.store.arrays import embedded_by
@@ -146,6 +146,8 @@ def _named(inputs: Inputs, spec: Spec, files: Sequence[Path]) -> list[Method]:
             raise ConfigError("zero-shot takes neither options nor a label", "--method zero-shot")
         return [Method(ZERO_SHOT, None, (0,))]
     if len(spec.names) == 1:
+        if spec.encoders and (name == FINETUNED or interventions.kind_of(name) == interventions.INTERVENTIONS):
+            raise _no_embeddings(name, spec.encoders[0])
         options = {**own_options(inputs.config.method_options, name), **spec.options}
         if name == FINETUNED:
             return [_finetuned(inputs, spec.label, _with_checkpoint(options, "folder", fine_tuned.CHOICES))]
@@ -158,7 +160,7 @@ def _choosing(inputs: Inputs, spec: Spec, shots: tuple[int, ...]) -> Method:
     """The retriever, or several after one another, that `spec` names; the order is the last one's."""
     parts: list[RetrieverPart] = []
     reversed_order = None
-    for name in spec.names:
+    for name, encoder in zip(spec.names, spec.encoders or [""] * len(spec.names), strict=True):
         if name in (ZERO_SHOT, FINETUNED) or interventions.kind_of(name) != interventions.RETRIEVERS:
             raise ConfigError(f"{spec.name}: {name} chooses no demonstrations", "name it by itself")
         options = {**own_options(inputs.config.method_options, name), **spec.options_of(name)}
@@ -167,7 +169,9 @@ def _choosing(inputs: Inputs, spec: Spec, shots: tuple[int, ...]) -> Method:
         reversed_order = options.pop("reversed_order", None)
         if reversed_order not in (None, True, False):
             raise ConfigError(f"{spec.label}: reversed_order={reversed_order!r} is neither true nor false")
-        parts.append(_part(inputs, name, spec.label if len(spec.names) == 1 else name, options))
+        part_label = f"{name}{BY}{encoder}" if encoder else name
+        label = spec.label if len(spec.names) == 1 else part_label
+        parts.append(_part(inputs, name, label, options, encoder or None))
     return replace(_chosen_by(parts, spec.label, shots), reversed_order=reversed_order)
 
 
@@ -239,8 +243,9 @@ def _chosen_by(parts: Sequence[RetrieverPart], label: str, shots: tuple[int, ...
     return Method(label, chain, shots or (most or 0,), options, identity, tuple(remarks), most, plugin)
 
 
-def _part(inputs: Inputs, name: str, label: str, values: dict[str, Any]) -> RetrieverPart:
-    """A retriever with the user's options and the files that it reads. Messages call it `label`."""
+def _part(inputs: Inputs, name: str, label: str, values: dict[str, Any], by: str | None = None) -> RetrieverPart:
+    """A retriever with the user's options and the files that it reads; it reads the embeddings by the encoder `by`, if that is
+    given. Messages call it `label`."""
     if name == "plan" and "file" not in values:
         raise ConfigError("method plan replays a file", "name it: --plan FILE, in place of --method plan")
     if isinstance(load_registry().load("retrievers", name), ReadsCheckpoint):
@@ -265,7 +270,9 @@ def _part(inputs: Inputs, name: str, label: str, values: dict[str, Any]) -> Retr
             )
         remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound")
         remarks.append(f"{label}: {options.get('file')}")
-    encoder = _encoder(inputs, retriever) if needs_vectors(retriever.needs) else None
+    if by is not None and not needs_vectors(retriever.needs):
+        raise _no_embeddings(name, by)
+    encoder = _encoder(inputs, retriever, label, by) if needs_vectors(retriever.needs) else None
     if encoder is not None and inputs.config.encoder not in (None, encoder):
         remarks.append(f"{label} reads the embeddings by {encoder}, on which it was trained")
     identity = {"retriever": name, **_content(retriever, options), **_arrays(inputs, retriever, encoder)}
@@ -405,7 +412,18 @@ def _weights(options: dict[str, Any]) -> Path:
     return Path(options["folder"]) / f"{options.get('checkpoint')}.safetensors"
 
 
-def _encoder(inputs: Inputs, retriever: Retriever) -> str:
-    """Whose embeddings the method reads: those it was trained on, else those the user names, else the only ones."""
+def _encoder(inputs: Inputs, retriever: Retriever, label: str, by: str | None) -> str:
+    """Whose embeddings the method reads: those it was trained on, else those the user names, else the only ones that have what
+    it compares. ConfigError if the user names others than those it was trained on."""
     trained_on = retriever.encoder if isinstance(retriever, EmbeddedBy) else None
-    return embedded_by(inputs.workspace, inputs.dataset, trained_on or inputs.config.encoder)
+    if trained_on is not None and by not in (None, trained_on):
+        raise ConfigError(
+            f"{label}: this selector was trained on the embeddings by {trained_on}",
+            f"leave {BY}{by} out, or train one with --encoder {by}",
+        )
+    named = trained_on or by or inputs.config.encoder
+    return embedded_by(inputs.workspace, inputs.dataset, named, retriever.needs)
+
+
+def _no_embeddings(name: str, encoder: str) -> ConfigError:
+    return ConfigError(f"--method {name}{BY}{encoder}: {name} reads no embeddings", f"use --method {name}")

@@ -1,4 +1,5 @@
-"""How a call names its methods: NAME, NAME:OPTION=VALUE:… or LABEL=NAME:…; one method can be there in several settings.
+"""How a call names its methods: NAME, NAME@ENCODER, NAME:OPTION=VALUE:… or LABEL=NAME:…; one method can be there in several
+settings.
 
 "A+B" is a method whose second part chooses among what the first one chose; options of its parts are A.OPTION and B.OPTION."""
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.config.fields import toml_value
-from icltool.engine.choosing import THEN, chain_names
+from icltool.engine.choosing import BY, THEN, chain_names, chain_parts
 from icltool.errors import ConfigError
 
 #: A colon that an option follows: one in a path does not count.
@@ -22,11 +23,12 @@ _LABEL = re.compile(r"[^\s/\\\0.:@-][^/\\\0:@]*")
 @dataclass(frozen=True)
 class Spec:
     """A method of the call: its registered name, or those of its parts with "+" between them; its options, and what tables and
-    files call it."""
+    files call it. `encoders` are those that its parts name, "" for a part that names none; () if no part does."""
 
     name: str
     label: str
     options: dict[str, Any] = field(default_factory=dict)
+    encoders: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +71,10 @@ def method_names(texts: Sequence[str]) -> list[str]:
 def _read(text: str) -> Spec:
     head, *rest = _BEFORE_OPTION.split(text)
     left, sign, right = head.partition("=")
-    name = THEN.join(chain_names(right if sign else left))
+    parts = chain_parts(right if sign else left)
+    name = THEN.join(part for part, _ in parts)
+    whole = THEN.join(part if encoder is None else f"{part}{BY}{encoder}" for part, encoder in parts)
+    encoders = tuple(encoder or "" for _, encoder in parts) if whole != name else ()
     options: dict[str, Any] = {}
     for part in rest:
         key, _, value = part.partition("=")
@@ -77,9 +82,8 @@ def _read(text: str) -> Spec:
             raise ConfigError(f"--method {text}: {key} is given twice", "give each option once")
         whose, dot, key = key.rpartition(".")
         options[whose + dot + key.replace("-", "_")] = toml_value(value.strip())
-    label = (
-        left.strip() if sign else ":".join([_value_text(name), *(f"{k}={_value_text(v)}" for k, v in options.items())])
-    )
+    texts = [_value_text(whole), *(f"{k}={_value_text(v)}" for k, v in options.items())]
+    label = left.strip() if sign else ":".join(texts)
     if not all(chain_names(name)) or ":" in name:
         raise ConfigError(
             f"--method {text}: a method's options are written NAME:OPTION=VALUE:OPTION=VALUE",
@@ -87,7 +91,7 @@ def _read(text: str) -> Spec:
         )
     if sign and not _LABEL.fullmatch(label):
         raise ConfigError(f"--method {text}: {label!r} cannot be a label", "letters, digits and spaces can")
-    return Spec(name, label, options)
+    return Spec(name, label, options, encoders)
 
 
 def _value_text(value: Any) -> str:

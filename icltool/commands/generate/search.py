@@ -128,8 +128,8 @@ def open_parts(config: GenerateConfig) -> SearchParts:
     scorer: Scorer = component("scorers", config.scorer, **scorer_options)
     load_registry().get("models", config.model)
     embeddings, query_embeddings, encoder = None, None, None
-    if (sampler.needs | scorer.needs) & {"image", "text"}:
-        encoder = embedded_by(workspace, dataset, config.encoder)
+    if needs := (sampler.needs | scorer.needs) & {"image", "text"}:
+        encoder = embedded_by(workspace, dataset, config.encoder, needs)
         embeddings = open_embeddings(workspace, dataset, "train", encoder)
         query_embeddings = open_embeddings(workspace, dataset, config.queries, encoder)
     index, queries = dataset.split("train"), dataset.split(config.queries)

@@ -95,9 +95,8 @@ class EvaluationJob:
         self.variant = learner.variant if isinstance(learner, HasVariant) else str(configuration.get("model", ""))
         self.embeddings: EmbeddingFile | None = None
         if learner.needs & {"image", "text"}:
-            self.embeddings = open_embeddings(
-                workspace, dataset, "train", embedded_by(workspace, dataset, config.encoder)
-            )
+            encoder = embedded_by(workspace, dataset, config.encoder, learner.needs)
+            self.embeddings = open_embeddings(workspace, dataset, "train", encoder)
         embeddings = self.embeddings
         self.identity: dict[str, object] = {
             **common_identity(config, learner, options, dataset),

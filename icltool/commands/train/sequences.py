@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from icltool.commands.train.job import common_identity
 from icltool.commands.train.options import TrainConfig
+from icltool.config.encoder import ChosenEncoder, chosen_encoder
 from icltool.config.identity import makers
 from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, TrainingOutcome, TrainingSet
 from icltool.contracts.learner import HasVariant, SequenceFigures
 from icltool.errors import ConfigError, StoreError
-from icltool.plugin.manager import component
 from icltool.store.arrays import embedded_by, index_set, open_embeddings, rows_of
 from icltool.store.provenance import learned
 from icltool.store.sequences import SequenceFile
@@ -57,7 +57,8 @@ class SequenceJob:
         self.embeddings: EmbeddingFile | None = None
         if learner.needs & {"image", "text", "encoder"}:
             sampled_with = self.sequences.provenance.configuration.get("encoder")
-            encoder = embedded_by(workspace, dataset, config.encoder or (str(sampled_with) if sampled_with else None))
+            named = config.encoder or (str(sampled_with) if sampled_with else None)
+            encoder = embedded_by(workspace, dataset, named, learner.needs)
             self.embeddings = open_embeddings(workspace, dataset, "train", encoder)
         embeddings = self.embeddings
         self.identity: dict[str, object] = {
@@ -77,7 +78,18 @@ class SequenceJob:
             makers([("learners", str(self.identity["learner"]))], {}),
             sequences=self.sequences.path.name,
             sequences_configuration=self.sequences.provenance.configuration,
+            **self._built_as(),
         )
+
+    def _built_as(self) -> dict[str, object]:
+        """How an encoder under a name of the user's own is built, if it is trained."""
+        if self.embeddings is None or "encoder" not in self.learner.needs:
+            return {}
+        encoder = _encoder_of(self.embeddings)
+        if encoder.component == encoder.name:
+            return {}
+        options = {key: value for key, value in encoder.options.items() if key not in ("path", "download")}
+        return {"encoder_component": encoder.component, "encoder_options": options}
 
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See Job."""
@@ -110,11 +122,12 @@ class SequenceJob:
         """
         embeddings = self.embeddings
         assert embeddings is not None
-        options = {"device": "cpu"}
-        path = embeddings.provenance.configuration.get("encoder_path")
-        if path is not None:
-            options["path"] = str(path)
-        encoder = component("encoders", embeddings.encoder, **options)
+        if embeddings.provenance.configuration.get("text_field") is not None:
+            raise ConfigError(
+                f"{embeddings.path} has the embeddings of a further text, on which no encoder is trained",
+                "embed without --text-field, or use --option freeze=image,text",
+            )
+        encoder = _encoder_of(embeddings).build(device="cpu")
         if not isinstance(encoder, TrainableEncoder):
             raise ConfigError(
                 f"encoder {embeddings.encoder!r} cannot be trained",
@@ -126,6 +139,17 @@ class SequenceJob:
                 "embed again: `icltool embed --overwrite`",
             )
         return encoder
+
+
+def _encoder_of(embeddings: EmbeddingFile) -> ChosenEncoder:
+    """The encoder that made these embeddings."""
+    made_with = embeddings.provenance.configuration
+    path, options = made_with.get("encoder_path"), made_with.get("encoder_options")
+    return chosen_encoder(
+        str(made_with.get("encoder", embeddings.encoder)),
+        None if path is None else str(path),
+        options if isinstance(options, dict) else {},
+    )
 
 
 def _open_sequences(path: Path, dataset: PreparedDataset) -> SequenceFile:

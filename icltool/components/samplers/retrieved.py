@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pydantic import ConfigDict, Field
 
 from icltool.contracts import IndexSet, IntArray, Options, QuerySet
-from icltool.engine.choosing import Chain, Part, chain_names, is_joint, own_options
+from icltool.engine.choosing import BY, Chain, Part, chain_parts, is_joint, own_options, with_embeddings
 from icltool.errors import ConfigError
 
 
@@ -17,8 +18,28 @@ class RetrievedOptions(Options):
 
     model_config = ConfigDict(extra="allow")
 
-    method: str = Field(description="retriever, or A+B to let B choose among what A chose")
+    method: str = Field(
+        description="retriever, or A+B to let B choose among what A chose; A@ENCODER reads the embeddings by that encoder"
+    )
     components: str = Field(description="function that builds components, as package.module:name; set by icltool")
+
+
+@dataclass(frozen=True)
+class _Part(Part):
+    """A retriever, and the encoder whose embeddings it reads; None for the call's."""
+
+    encoder: str | None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        own = {"image", "text"} if self.encoder is not None else set()
+        return frozenset(f"{need}{BY}{self.encoder}" if need in own else need for need in super().needs)
+
+    def of(self, index: IndexSet, anchors: QuerySet) -> tuple[IndexSet, QuerySet]:
+        """The arrays as the retriever reads them."""
+        if self.encoder is None:
+            return index, anchors
+        return with_embeddings(index, self.encoder), with_embeddings(anchors, self.encoder)
 
 
 class RetrievedSampler:
@@ -33,9 +54,11 @@ class RetrievedSampler:
     def __init__(self, options: RetrievedOptions) -> None:
         module, _, function = options.components.partition(":")
         build = getattr(importlib.import_module(module), function)
-        names, own = chain_names(options.method), options.model_extra or {}
-        _refuse_foreign(names, own)
-        self._chain = Chain([Part(name, build("retrievers", name, **own_options(own, name))) for name in names])
+        named, own = chain_parts(options.method), options.model_extra or {}
+        _refuse_foreign(tuple(name for name, _ in named), own)
+        self._chain = Chain(
+            [_Part(name, build("retrievers", name, **own_options(own, name)), encoder) for name, encoder in named]
+        )
         self.needs = frozenset().union(*(part.needs for part in self._chain.parts))
         for part in self._chain.parts:
             unmet = sorted(part.retriever.needs & {"model", "examples"})
@@ -45,7 +68,7 @@ class RetrievedSampler:
 
     def sample(self, index: IndexSet, anchors: QuerySet, size: int, seed: int) -> IntArray:
         """Rows of `index` int64 [A, size]; see `icltool.contracts.Sampler`. DataError when too few rows are left."""
-        return self._chain.retrieve(lambda _: (index, anchors), size, seed)
+        return self._chain.retrieve(lambda part: part.of(index, anchors), size, seed)
 
 
 def _refuse_foreign(names: tuple[str, ...], options: Mapping[str, object]) -> None:

@@ -27,6 +27,12 @@ from icltool.errors import ConfigError
             Spec("i2i+mmr", "i2i+mmr:mmr.pool=9:i2i.x_y=1", {"mmr.pool": 9, "i2i.x_y": 1}),
         ),
         ("A=i2i>mmr:mmr.pool=9", Spec("i2i+mmr", "A", {"mmr.pool": 9})),
+        ("i2i@siglip2", Spec("i2i", "i2i@siglip2", {}, ("siglip2",))),
+        ("near=i2i@siglip2:pool=9", Spec("i2i", "near", {"pool": 9}, ("siglip2",))),
+        (
+            "i2i@a-1.5 > t2t+mmr@b:mmr.pool=9",
+            Spec("i2i+t2t+mmr", "i2i@a-1.5+t2t+mmr@b:mmr.pool=9", {"mmr.pool": 9}, ("a-1.5", "", "b")),
+        ),
         ("i2i+my-1.5:my-1.5.a=C:/b", Spec("i2i+my-1.5", "i2i+my-1.5:my-1.5.a=b", {"my-1.5.a": "C:/b"})),
     ],
 )
@@ -70,6 +76,9 @@ def test_each_is_read_once() -> None:
         (["a/b=mmr"], "cannot be a label"),
         (["=mmr"], "cannot be a label"),
         (["mmr:pool=1:pool=2"], "pool is given twice"),
+        (["i2i@"], "'' is not the name of an encoder"),
+        (["i2i+t2t@owner/name"], "'owner/name' is not the name of an encoder"),
+        (["@dinov2"], "NAME:OPTION=VALUE"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(texts: list[str], fault: str) -> None:

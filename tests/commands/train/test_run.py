@@ -14,8 +14,9 @@ import pytest
 
 from icltool.commands.generate import run as generate
 from icltool.commands.generate.options import GenerateConfig
-from icltool.commands.train import run as train, sequences
+from icltool.commands.train import run as train
 from icltool.commands.train.options import TrainConfig
+from icltool.config import encoder as encoders
 from icltool.contracts import Example, PreparedSplit, QueryResult, StageReport
 from icltool.errors import ConfigError, DataError, PluginError, StoreError
 from icltool.execution.processes import is_leader
@@ -339,14 +340,14 @@ def test_choosing_does_not_make_a_checkpoint_the_newest(vqa: Workspace) -> None:
 def test_an_encoder_that_cannot_be_trained_or_has_changed_is_named(
     vqa: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = sequences.component
+    real = encoders.component
 
     def changed(kind: str, name: str, **options: Any) -> Any:
         encoder = real(kind, name, **options)
         return SimpleNamespace(name=name) if kind == "encoders" else encoder
 
     with monkeypatch.context() as patch:
-        patch.setattr(sequences, "component", changed)
+        patch.setattr(encoders, "component", changed)
         with pytest.raises(ConfigError, match="encoder 'tiny-clip' cannot be trained"):
             run(vqa, options=VQA_RECIPE)
     monkeypatch.setattr("icltool.components.encoders.open_clip.OpenClipEncoder.fingerprint", lambda self: "another")

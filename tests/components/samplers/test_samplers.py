@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,20 @@ def test_too_small_an_index_set_is_one_clear_line() -> None:
 @pytest.mark.parametrize("options", [{"method": "i2i"}, {"method": "mmr", "mmr.pool": 240}, {"method": "t2t>random"}])
 def test_a_retrieval_method_is_a_sampler(options: dict[str, Any]) -> None:
     check_sampler(lambda: component("samplers", "retrieved", **options))
+
+
+def test_a_retriever_reads_the_embeddings_of_its_encoder() -> None:
+    index = make_index(60, needs=frozenset({"image", "image@other", "text@words"}))
+    anchors = make_anchors(index, [3, 7, 8])
+    sampler = component("samplers", "retrieved", method="i2i@other")
+    assert sampler.needs == {"image@other"}
+    own = replace(index, image=index.embedded["image@other"]), replace(anchors, image=anchors.embedded["image@other"])
+    expected = component("samplers", "retrieved", method="i2i").sample(*own, 12, 0)
+    assert np.array_equal(sampler.sample(index, anchors, 12, 0), expected)
+    assert not np.array_equal(component("samplers", "retrieved", method="i2i").sample(index, anchors, 12, 0), expected)
+    both = component("samplers", "retrieved", method="i2i@other+t2t@words", **{"t2t.pool": 20})
+    assert both.needs == {"image@other", "text@words"}
+    check_sampler(lambda: component("samplers", "retrieved", method="i2i@other+t2t@words"))
 
 
 def test_what_is_retrieved_is_the_pool() -> None:

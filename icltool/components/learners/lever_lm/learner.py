@@ -94,9 +94,11 @@ class LeverLM(OptionsLearner):
         """The content of config.json."""
         clip: dict[str, object] = {}
         if self.options.trained and data.encoder is not None:
+            name = data.provenance.get("encoder_component") or data.provenance.get("encoder", data.encoder.name)
+            own = data.provenance.get("encoder_options")
             clip = {
-                "encoder": str(data.provenance.get("encoder", data.encoder.name)),
-                "options": data.encoder.build_options(),
+                "encoder": str(name),
+                "options": {**(own if isinstance(own, dict) else {}), **data.encoder.build_options()},
                 "architecture": data.encoder.architecture(),
             }
         return files.CheckpointConfig(
