@@ -69,6 +69,15 @@ def chosen_encoder(name: str, path: str | None, options: Mapping[str, Any]) -> C
     return ChosenEncoder(name, chosen, {**own, "path": path, **options})
 
 
+def is_published(name: str, path: str) -> bool:
+    """Whether `path`, OWNER/NAME or ARCHITECTURE/TAG, names the very weights that the encoder `name` is registered with."""
+    registry = load_registry()
+    if name not in registry.names("encoders") or not is_hub_id(path):
+        return False
+    options = registry.get("encoders", name).registration.options
+    return path in (options.get("hub_id"), f"{options.get('architecture')}/{options.get('pretrained')}")
+
+
 def name_of(path: str) -> str | None:
     """What the encoder at `path` is called unless the user names it; None for a single file."""
     if (tag := open_clip_tag(path)) is not None:

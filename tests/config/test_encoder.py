@@ -71,6 +71,13 @@ def test_names_of_the_hub_and_of_open_clip() -> None:
     assert "laion2b_s34b_b88k" in str(caught.value.hint)
 
 
+def test_a_path_that_only_permits_the_download() -> None:
+    for name, path in (("vit-b-32", "ViT-B-32-quickgelu/openai"), ("dinov2", "facebook/dinov2-large")):
+        assert EmbedConfig(encoder=name, encoder_path=Path(path)).identity() == EmbedConfig(encoder=name).identity()
+    other = EmbedConfig(encoder="dinov2", encoder_path=Path("facebook/dinov2-small"))
+    assert other.identity()["encoder_path"] == "facebook/dinov2-small"
+
+
 def test_registered_encoders_say_where_their_weights_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("MODEL_CPK_DIR", "CHECKPOINT_PATH"):
         monkeypatch.delenv(variable, raising=False)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from icltool.config.base import HIDDEN, place
-from icltool.config.encoder import ChosenEncoder, chosen_encoder, name_of
+from icltool.config.encoder import ChosenEncoder, chosen_encoder, is_published, name_of
 from icltool.config.executor import ExecutorConfig
 from icltool.contracts.json import Json
 
@@ -91,10 +91,11 @@ class EmbedConfig(ExecutorConfig):
     )
 
     def identity(self) -> dict[str, Json]:
-        """See StageConfig. Paths are absolute. The usual pooling, and options that are not set, are left out, so that older
-        files keep their identity."""
+        """See StageConfig. Paths are absolute; one of the published weights only permits their download. The usual pooling and
+        options that are not set are left out, so that older files keep their identity."""
         values = super().identity()
-        values["encoder_path"] = place(values["encoder_path"])
+        path = None if self.encoder_path is None else str(self.encoder_path)
+        values["encoder_path"] = None if path is None or is_published(self.encoder, path) else place(path)
         usual = {"image_pooling": "mean", "encoder_options": {}, "text_field": None}
         return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 

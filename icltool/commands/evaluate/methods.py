@@ -163,7 +163,7 @@ def _choosing(inputs: Inputs, spec: Spec, shots: tuple[int, ...]) -> Method:
     for name, encoder in zip(spec.names, spec.encoders or [""] * len(spec.names), strict=True):
         if name in (ZERO_SHOT, FINETUNED) or interventions.kind_of(name) != interventions.RETRIEVERS:
             raise ConfigError(f"{spec.name}: {name} chooses no demonstrations", "name it by itself")
-        options = {**own_options(inputs.config.method_options, name), **spec.options_of(name)}
+        options = {**own_options(inputs.config.method_options, name), **spec.options_of(name, encoder)}
         if reversed_order is not None:
             raise ConfigError(f"{spec.label}: reversed_order is for the last method, {spec.names[-1]}")
         reversed_order = options.pop("reversed_order", None)

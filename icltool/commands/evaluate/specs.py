@@ -16,7 +16,7 @@ from icltool.engine.choosing import BY, THEN, chain_names, chain_parts
 from icltool.errors import ConfigError
 
 #: A colon that an option follows: one in a path does not count.
-_BEFORE_OPTION = re.compile(r":(?=(?:[a-z0-9][\w.-]*\.)?[A-Za-z_][\w-]*=)")
+_BEFORE_OPTION = re.compile(r":(?=(?:[a-z0-9][\w.@-]*\.)?[A-Za-z_][\w-]*=)")
 _LABEL = re.compile(r"[^\s/\\\0.:@-][^/\\\0:@]*")
 
 
@@ -35,19 +35,22 @@ class Spec:
         """The registered names of its parts."""
         return chain_names(self.name)
 
-    def options_of(self, name: str) -> dict[str, Any]:
-        """The options of the part `name`. ConfigError for an option that says not whose it is, or is nobody's."""
+    def options_of(self, name: str, encoder: str = "") -> dict[str, Any]:
+        """The options of the part `name`, or of `name` with this encoder. ConfigError for an option that names no part, or none
+        of these."""
         if len(self.names) == 1:
             return self.options
+        parts = {f"{part}{BY}{by}" for part, by in zip(self.names, self.encoders, strict=False)} | set(self.names)
         for key in self.options:
             whose, dot, _ = key.rpartition(".")
-            if whose not in self.names:
+            if whose not in parts:
                 raise ConfigError(
                     f"{self.label}: the option {key} "
                     + ("belongs to none of its methods" if dot else "does not name its method"),
                     f"for example {self.names[-1]}.{key.rpartition('.')[2]}={_value_text(self.options[key])}",
                 )
-        return {k.removeprefix(f"{name}."): v for k, v in self.options.items() if k.rpartition(".")[0] == name}
+        own = (name, f"{name}{BY}{encoder}")
+        return {k.rpartition(".")[2]: v for k, v in self.options.items() if k.rpartition(".")[0] in own}
 
 
 def read_specs(texts: Sequence[str]) -> list[Spec]:

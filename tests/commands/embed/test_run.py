@@ -16,7 +16,7 @@ from icltool.commands.prepare.options import PrepareConfig
 from icltool.components.retrievers.nearest import nearest_rows
 from icltool.contracts import PreparedSplit
 from icltool.errors import ConfigError, StoreError
-from icltool.execution.progress import for_terminal
+from icltool.execution.progress import SilentProgress, for_terminal
 from icltool.plugin.manager import component
 from icltool.store.arrays import embedded_by, index_set, open_embeddings, query_set
 from icltool.store.embeddings import EmbeddingFile
@@ -147,7 +147,7 @@ def test_older_files_keep_their_identity() -> None:
 
 
 def test_a_further_text_has_embeddings_of_its_own(tmp_path: Path, shared: Shared) -> None:
-    def examples(split: str) -> PreparedSplit:
+    def split_of(split: str) -> PreparedSplit:
         made = [
             replace(e, fields={"hint": f"hint {e.id}"} if e.id else {})
             for e in make_examples(tmp_path / split, 5, task="vqa")
@@ -156,7 +156,7 @@ def test_a_further_text_has_embeddings_of_its_own(tmp_path: Path, shared: Shared
 
     place = Workspace(tmp_path / "ws")
     folder = place.dataset_folder("hints", "vqa")
-    write_dataset(folder, "hints", "vqa", {}, [examples("train"), examples("validation")])
+    write_dataset(folder, "hints", "vqa", "vqa", [split_of("train"), split_of("validation")], {}, SilentProgress())
     chosen = config(tmp_path / "ws", encoder="words", encoder_path=Path(shared_folder(shared, tiny_encoders.bert)))
     for field in (None, "question", "hint"):
         embed.run(chosen.model_copy(update={"text_field": field}), QUIET)

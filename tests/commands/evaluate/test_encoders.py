@@ -57,7 +57,7 @@ def nearest(workspace: Path, encoder: str, field: str, row: int) -> list[int]:
 
 
 def test_each_method_reads_its_encoder(three: Path) -> None:
-    names = ("i2i@eye", "i2i@tiny-clip", "t2t@words", "i2i@tiny-clip+i2i@eye:i2i.pool=9")
+    names = ("i2i@eye", "i2i@tiny-clip", "t2t@words", "i2i@tiny-clip+i2i@eye:i2i@eye.pool=9")
     report = evaluate.run(config(three, *names, encoder=None), QUIET)
     assert report.path is not None
     assert [result.method for result in report.results] == list(names)

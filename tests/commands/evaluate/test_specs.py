@@ -45,6 +45,9 @@ def test_options_are_those_of_the_part_that_they_name() -> None:
     [spec] = read_specs(["i2i+mmr:mmr.pool=9:i2i.index=hnsw"])
     assert spec.options_of("mmr") == {"pool": 9}
     assert spec.options_of("i2i") == {"index": "hnsw"}
+    [twice] = read_specs(["i2i@a+i2i@b-1.5:i2i@b-1.5.pool=9:i2i.index=hnsw"])
+    assert twice.options_of("i2i", "a") == {"index": "hnsw"}
+    assert twice.options_of("i2i", "b-1.5") == {"pool": 9, "index": "hnsw"}
     [plain] = read_specs(["mmr:pool=9"])
     assert plain.options_of("mmr") == {"pool": 9}
     for text, fault in (
