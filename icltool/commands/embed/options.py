@@ -96,7 +96,7 @@ class EmbedConfig(ExecutorConfig):
         values = super().identity()
         path = None if self.encoder_path is None else str(self.encoder_path)
         values["encoder_path"] = None if path is None or is_published(self.encoder, path) else place(path)
-        usual = {"image_pooling": "mean", "encoder_options": {}, "text_field": None}
+        usual: dict[str, Json] = {"image_pooling": "mean", "encoder_options": {}, "text_field": None}
         return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
     @property
