@@ -21,7 +21,7 @@ from icltool.contracts import (
     TrainingSet,
     keyed_generator,
 )
-from icltool.errors import DataError
+from icltool.errors import ConfigError, DataError
 from icltool.testing import check_dataset, check_encoder, check_executor, check_learner, make_examples
 
 
@@ -88,8 +88,24 @@ class ForgetsTheFileName(Encoder):
             raise DataError("an image cannot be read") from error
 
 
+class ImagesOnly(Encoder):
+    modalities = frozenset({"image"})
+
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        raise ConfigError("images only")
+
+
+class AnswersAll(Encoder):
+    modalities = frozenset({"image"})
+
+
+class NamesAnother(Encoder):
+    modalities = frozenset({"audio"})
+
+
 def test_check_encoder_accepts_a_right_one(tmp_path: Path) -> None:
     check_encoder(Encoder, tmp_path)
+    check_encoder(ImagesOnly, tmp_path / "images")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +117,8 @@ def test_check_encoder_accepts_a_right_one(tmp_path: Path) -> None:
         (SeesNothing, "have the same vector"),
         (LetsErrorsThrough, "FileNotFoundError"),
         (ForgetsTheFileName, "must name the file"),
+        (AnswersAll, "encoding texts is a ConfigError"),
+        (NamesAnother, "`modalities` must be of 'image' and 'text'"),
     ],
 )
 def test_check_encoder_catches(wrong: type[Encoder], sentence: str, tmp_path: Path) -> None:
