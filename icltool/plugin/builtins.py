@@ -182,6 +182,11 @@ def icltool_datasets() -> list[Registration]:
             "folder", f"{_HERE}.datasets.folder:FolderReader", "your own images, with a table in CSV or JSON lines"
         ),
         Registration(
+            "imagefolder",
+            f"{_HERE}.datasets.imagefolder:ImageFolderReader",
+            "your own images, in a folder for each class",
+        ),
+        Registration(
             "hub",
             f"{_HERE}.datasets.hub:HubReader",
             "any data set in the formats of the Hugging Face hub",

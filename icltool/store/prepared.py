@@ -48,14 +48,15 @@ class SplitEntry(TypedDict):
 
 class Inputs(TypedDict, total=False):
     """What determines the content: the reader ("distribution version"), its options with their defaults, the folder, the
-    files that it read with their [size, time of change in ns], the metric that it names for the task, and the task's
-    definition, if any."""
+    files that it read with their [size, time of change in ns]; if any, the metric that it names for the task, the number of
+    examples that each split is limited to, and the task's definition."""
 
     reader: str
     options: dict[str, Json]
     root: str | None
     files: dict[str, list[int]]
     metric: str
+    limit: int
     task: dict[str, object]
 
 

@@ -57,6 +57,12 @@ class PrepareConfig(StageConfig):
         description="folder and hub: TOML file that defines a task of your own, with its fields, prompts and metrics",
         json_schema_extra=_DATA,
     )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="number of examples to take of each split, drawn at random; more include those of fewer",
+        json_schema_extra={**_DATA, "default": "all"},
+    )
     verify: bool = Field(
         default=False,
         description="open every image instead of a sample of 50 per split",

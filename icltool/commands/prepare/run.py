@@ -19,6 +19,7 @@ from icltool.contracts import (
     MakesFiles,
     NamedAfterFiles,
     NamesMetrics,
+    PreparedSplit,
     Progress,
     ReadReport,
     ReadsDeclaredTasks,
@@ -29,6 +30,7 @@ from icltool.contracts import (
 )
 from icltool.contracts.json import Json
 from icltool.contracts.options import defaults_of
+from icltool.contracts.randomness import drawn_examples
 from icltool.errors import ConfigError, DataError, OtherTaskError, StoreError
 from icltool.plugin.manager import component, load_registry
 from icltool.store.atomic import remove_folder_leftovers, writing
@@ -128,7 +130,8 @@ def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[st
     try:
         provenance = open_dataset(folder).manifest["provenance"]
         before, reader = provenance["inputs"], provenance["configuration"]["name"]
-        options_before, root = before["options"], before["root"]
+        options_before, root = _limited_options(before["options"], before.get("limit")), before["root"]
+        options = _limited_options(options, config.limit)
     except (StoreError, KeyError, TypeError):  # none, or one that cannot be read and is written again
         return
     difference = ""
@@ -150,6 +153,10 @@ def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[st
 
 def _text(value: Json) -> str:
     return "not set" if value is None else str(value)
+
+
+def _limited_options(options: dict[str, Json], limit: int | None) -> dict[str, Json]:
+    return {**options, "--limit": limit} if limit is not None else options
 
 
 def _tasks(reader: DatasetReader, config: PrepareConfig) -> tuple[tuple[str, ...], Task | None]:
@@ -245,6 +252,8 @@ def _inputs(
     }
     if metric:
         inputs["metric"] = metric
+    if config.limit is not None:
+        inputs["limit"] = config.limit
     if declared:
         inputs["task"] = declared.model_dump(mode="json")
     return inputs
@@ -298,12 +307,19 @@ def _write(
     declared: Task | None,
 ) -> Manifest:
     splits = reader.read(root, task, folder.parents[2], progress)
+    if config.limit is not None:
+        splits = (_limited(split, config.limit) for split in splits)
     provenance: Preparation = {"configuration": {**config.identity(), "task": task}, "inputs": inputs}
     if config.task_file is not None:
         provenance["task_file"] = str(config.task_file.expanduser().absolute())
     default = reader.tasks[0]
     dataset = write_dataset(folder, reader.name, task, default, splits, provenance, progress, config.verify, declared)
     return dataset.manifest
+
+
+def _limited(split: PreparedSplit, size: int) -> PreparedSplit:
+    examples = drawn_examples(f"prepare.limit.{split.name}", split.examples, size)
+    return PreparedSplit(split.name, len(examples), iter(examples))
 
 
 def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetReader, kind: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
@@ -26,6 +27,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "file",
         "filepath",
         "path",
+        "images",
     ),
     "caption": ("caption", "captions", "sentences", "description", "alt_text", "text", "sentence"),
     "question": ("question",),
@@ -41,6 +43,9 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "question_type": ("question_type",),
     "answer_type": ("answer_type",),
     "choices": ("choices", "options", "choice", "option"),
+    "rationale": ("rationale", "rationales", "explanation", "reasoning"),
+    "rule": ("rule",),
+    "labels": ("labels",),
 }
 #: The roles that can hold an example's answers (one is required), and the optional roles beside them.
 _ANSWERS: dict[str, tuple[str, ...]] = {
@@ -50,10 +55,13 @@ _ANSWERS: dict[str, tuple[str, ...]] = {
     "label": ("label",),
 }
 _BESIDE: dict[str, tuple[str, ...]] = {"answers": ("question_type", "answer_type"), "label": ("choices",)}
-_ALWAYS = ("id", "image_id", "split", "group")
+_ALWAYS = ("id", "image_id", "split", "group", "rationale", "rule")
 #: The tasks that an error suggests if the table lacks a column for the requested one.
 _USUAL_TASKS = ("caption", "vqa", "classification")
-_NUMBERED = ("caption", "captions", "answer", "answers", "choice", "option")
+_NUMBERED = ("caption", "captions", "answer", "answers", "choice", "choices", "option", "options", "image", "img")
+#: Roles whose order matters: their numbered columns have no gap.
+_ORDERED = ("image", "choices")
+AnswerKind = Literal["text", "index", "letter"]
 
 
 class ColumnOptions(Options):
@@ -73,6 +81,23 @@ class ColumnOptions(Options):
     group: str | None = Field(None, description="column of the group of near-duplicates that the image belongs to")
     choices: str | None = Field(
         None, description="column of the row's choices, or the choices of all rows, separated by commas"
+    )
+    rationale: str | None = Field(None, description="column of the reasoning that leads to the answer")
+    rule: str | None = Field(None, description="column of the rule that a query is answered by")
+    labels: str | None = Field(
+        None,
+        description="column of an example's label under each rule, a JSON object; default: labels, beside a column rule",
+    )
+    answer_kind: AnswerKind | None = Field(
+        None,
+        description="what a label is if the row has choices: the choice's text, its number from 0, or its letter; default: by "
+        "row, the text if it is one of the choices",
+    )
+    answers_separator: str | None = Field(None, min_length=1, description="text between several answers, such as |")
+    marker: str | None = Field(
+        None,
+        min_length=1,
+        description="text where the next image of the row stands, such as <image>; default: images stand before the text",
     )
     seed: int = Field(0, description="random seed of the images that are held out as queries")
 
@@ -108,12 +133,13 @@ def chosen_columns(where: str, present: Sequence[str], task: Task, named: Mappin
     """The columns that `task` reads from a table with the columns `present`.
 
     `named` are the user's choices by role: None looks for the common names, ignoring case; "" leaves the role out. `where`
-    names the table in messages. Raises DataError if a chosen column or one that the task needs is missing.
+    names the table in messages. Raises DataError if a chosen column or one that the task needs is missing, or if numbered
+    columns of images or choices have a gap.
     """
     for role, column in named.items():
         if column and column not in present:
             raise DataError(f"{where} has no column {column!r} (option {role}=)", _listed(present))
-    by_role: dict[str, tuple[str, ...]] = {}
+    named = {**named, **_by_rule(present, named)}
     needed = _needed(task)
     readable = [
         *(role for roles in needed for role in roles),
@@ -122,6 +148,8 @@ def chosen_columns(where: str, present: Sequence[str], task: Task, named: Mappin
         *_BESIDE.get(task.answers, ()),
     ]
     claimed = {column for column in named.values() if column}
+    by_rule = named.get("labels")
+    by_role: dict[str, tuple[str, ...]] = {"labels": (by_rule,)} if by_rule else {}
     for role in readable:
         column = named.get(role)
         columns = (
@@ -133,21 +161,61 @@ def chosen_columns(where: str, present: Sequence[str], task: Task, named: Mappin
         )
         if columns:
             by_role[role] = columns
+            _check_numbers(where, role, columns)
     missing = [roles for roles in needed if not any(role in by_role for role in roles)]
+    if "labels" in by_role:
+        missing = [roles for roles in missing if roles != needed[-1]]
     if missing:
         names = ", ".join(" or ".join(roles) for roles in missing)
         raise OtherTaskError(
             f"{where} has no column for {names}, which task {task.name!r} needs", _way_out(present, missing[0][0])
         )
+    return Columns(by_role, tuple(_remarks(where, present, task, named, by_role)))
+
+
+def _by_rule(present: Sequence[str], named: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The column of the labels by rule: the one that the user names, or "labels" beside a column "rule"."""
+    if named.get("labels") is not None or named.get("rule") == "" or "labels" in named.values():
+        return {}
+    return {"labels": "labels"} if "labels" in present and (named.get("rule") or "rule" in present) else {}
+
+
+def _check_numbers(where: str, role: str, columns: Sequence[str]) -> None:
+    numbers = [int(match[0]) if (match := re.search(r"\d+$", c)) else ord(c[-1].lower()) for c in columns]
+    if role not in _ORDERED or len(columns) == 1:
+        return
+    gap = next((n for n in range(numbers[0], numbers[-1]) if n not in numbers), None)
+    if gap is not None:
+        last = re.sub(r"(\d+|.)$", str(gap) if columns[0][-1].isdigit() else chr(gap), columns[0])
+        raise DataError(f"{where} has the columns {few(columns)}, but no {last}", "number them without a gap")
+
+
+def _remarks(
+    where: str,
+    present: Sequence[str],
+    task: Task,
+    named: Mapping[str, str | None],
+    by_role: Mapping[str, tuple[str, ...]],
+) -> list[str]:
+    """Remarks on columns that were recognised by another name than their role's, and on those that are not read."""
     remarks = [
         f"{where}: column {', '.join(columns)} is read as {role}"
         for role, columns in by_role.items()
-        if named.get(role) is None and columns[0] not in (role, task.called(role)) and not _is_numbered(columns[0])
+        if named.get(role) is None
+        and columns[0] not in (role, task.called(role))
+        and not (_is_numbered(columns[0]) or len(columns) > 1)
     ]
     used = {column for columns in by_role.values() for column in columns}
-    if unused := [column for column in present if column not in used]:
+    unused = [column for column in present if column not in used]
+    choices = _usual("choices", unused, task) if named.get("choices") is None and "choices" not in by_role else ()
+    if choices:
+        remarks.append(
+            f"{where}: column{'s' * (len(choices) > 1)} {', '.join(choices)} may hold choices, which task {task.name!r} does "
+            "not use (--task multiple-choice does)"
+        )
+    if unused := [column for column in unused if column not in choices]:
         remarks.append(f"{where}: task {task.name!r} does not use column{'s' * (len(unused) > 1)} {few(unused)}")
-    return Columns(by_role, tuple(remarks))
+    return remarks
 
 
 def _needed(task: Task) -> list[tuple[str, ...]]:
@@ -157,7 +225,7 @@ def _needed(task: Task) -> list[tuple[str, ...]]:
 
 def _usual(role: str, present: Sequence[str], task: Task) -> tuple[str, ...]:
     lower = {column.lower().strip().replace(" ", "_").replace("-", "_"): column for column in reversed(present)}
-    names = (task.called(role), *SYNONYMS[role])
+    names = (task.called(role), *SYNONYMS.get(role, (role,)), *(_OF_CHOICES if _is_choice(role, task) else ()))
     if role == "caption" and any(name in lower for name in SYNONYMS["label"]):
         names = tuple(name for name in names if name not in SYNONYMS["text"])  # with a label, a text is classified
     own = next((name for name in (task.called(role), role, f"{role}s") if name in lower and name in names), None)
@@ -170,8 +238,24 @@ def _usual(role: str, present: Sequence[str], task: Task) -> tuple[str, ...]:
     )
     if numbered:
         return tuple(column for _, column in numbered)
+    lettered = sorted(
+        name
+        for name in lower
+        if role == "choices" and (match := re.fullmatch(r"([a-z]+)_[a-z]", name)) and match[1] in _LETTERED
+    )
+    if len(lettered) > 1:
+        return tuple(lower[name] for name in lettered)
     known = next((name for name in names if name in lower), None)
     return (lower[known],) if known else ()
+
+
+#: Names of the column that holds the label of a question with choices.
+_OF_CHOICES = ("answer",)
+_LETTERED = ("choice", "option")
+
+
+def _is_choice(role: str, task: Task) -> bool:
+    return role == "label" and "question" in task.fields
 
 
 def _is_numbered(column: str) -> bool:

@@ -1,34 +1,34 @@
-"""A folder of images with a table (CSV, TSV or JSON Lines) of captions, questions and answers, or labels."""
+"""A folder of images with a table (CSV, TSV, JSON or JSON Lines) of captions, questions and answers, or labels."""
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from icltool.components.datasets.columns import ColumnOptions, Columns, chosen_columns
-from icltool.components.datasets.held_out import SplitOrShare, held_out, share_of
+from icltool.components.datasets.columns import SYNONYMS, ColumnOptions, Columns, chosen_columns
+from icltool.components.datasets.held_out import (
+    SHARE,
+    SPLIT_NAMES,
+    SplitOrShare,
+    held_out,
+    held_out_remark,
+    share_of,
+    test_remark,
+)
 from icltool.components.datasets.images import check_decoding
-from icltool.components.datasets.labelled_rows import Row, Rows, examples_by_split
+from icltool.components.datasets.labelled_rows import Row, Rows, as_sets, examples_by_split, list_in, without_hole
 from icltool.components.datasets.official import counted, few
 from icltool.components.datasets.places import chosen_root
 from icltool.components.datasets.reader import TableReader
-from icltool.components.datasets.tables import Table, find_table, read_table
+from icltool.components.datasets.tables import Table, find_table, joined, read_table, with_column
 from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, file_exists, group_code, open_file
 from icltool.errors import ConfigError, DataError
 
-#: The share of the images that is held out if no split holds queries.
-SHARE = 0.1
-#: Values of a split column, and the split that each means.
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _RESTORE = "restore the file, or remove its row from the table"
 
 
@@ -39,6 +39,7 @@ class _Content:
     table: Table
     splits: dict[str, list[Example]]
     remarks: tuple[str, ...]
+    files: tuple[Path, ...]
 
 
 class FolderOptions(ColumnOptions):
@@ -46,6 +47,10 @@ class FolderOptions(ColumnOptions):
 
     table: str | None = Field(
         None, description="table file, relative to the folder; default: the only one in the folder"
+    )
+    join: str | None = Field(
+        None,
+        description="second table, whose columns are added to the rows with the same id, such as answers to questions",
     )
     split: str | None = Field(
         None, description="column of the split, whose values are train, validation (val, dev) or test"
@@ -69,11 +74,12 @@ class FolderOptions(ColumnOptions):
 class FolderReader(TableReader):
     """Reads a folder of images with a table, for the task that the table's columns allow.
 
-    Images are paths relative to `root`, or absolute, or within a zip archive (images.zip/a.jpg). Several captions of an
-    image may be in several rows, in columns caption_1, caption_2 …, or in a JSON list; several answers
-    go into a JSON list ("a|b" is one answer). Task "style" makes one example per row: the first caption in the row's style,
-    the others as further references. Rows without caption, question, answer, text,
-    style or label are left out, with a remark.
+    Images are paths relative to `root`, or absolute, or within a zip archive (images.zip/a.jpg); `image="{image_id}.jpg"` makes
+    them from other columns. Several images of a row are in columns image_1, image_2 …, or in a JSON list. Several captions of
+    an image may be in several rows, in columns caption_1, caption_2 …, or in a JSON list; several answers go into a JSON list
+    ("a|b" is one answer, unless `answers_separator` is "|"). Task "style" makes one example per row: the first caption in the
+    row's style, the others as further references. Rows without caption, question, answer, text, style or label are left out,
+    with a remark.
 
     A column `split` holds train, validation (val, dev) or test. With `validation=test` the test rows are the queries, and
     rows of other splits are left out. If there are no validation rows, the test rows are the queries; without those, or
@@ -107,25 +113,45 @@ class FolderReader(TableReader):
     def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         content = self._content(_required_root(root), task)
         path = content.table.path
-        images = list(dict.fromkeys(e.image for split in content.splits.values() for e in split if e.image))
+        images = list(dict.fromkeys(i for split in content.splits.values() for e in split for i in e.images))
         check_decoding(path.parent, images, path.name, _RESTORE, verify, progress)
-        return ReadReport((path,), content.remarks)
+        return ReadReport(content.files, content.remarks)
 
     def _content(self, root: Path, task: str) -> _Content:
-        definition, table = self.task_definition(task), read_table(find_table(root, self.options.table))
+        definition, (table, files) = self.task_definition(task), self._table(root)
         named = {**self.options.named, "choices": choices_column(self.options.choices, table.columns)}
         columns = chosen_columns(str(table.path), table.columns, definition, named)
-        rows = _rows(root, table, columns)
+        rows = _rows(root, table, columns, required="image" in definition.fields)
         by_split, remarks = self._by_split(table, columns, rows)
-        readers = {name: Rows(str(table.path), "line", columns, part) for name, part in by_split.items()}
+        readers = {
+            name: Rows(str(table.path), "line", columns, part, options=self.options) for name, part in by_split.items()
+        }
         splits = examples_by_split(readers, definition, listed_choices(self.options.choices or ""))
         if "validation" not in splits:
             share = self.share or SHARE
             splits["train"], splits["validation"] = held_out(splits["train"], share, self.options.seed, str(table.path))
-            remarks.append(f"{table.path.name}: {counted(len(splits['validation']), 'example')} held out as queries")
+            remarks.append(held_out_remark(table.path.name, splits["validation"]))
         for reader in readers.values():
             remarks += reader.remarks()
-        return _Content(table, splits, (*columns.remarks, *remarks))
+        return _Content(table, as_sets(splits), (*columns.remarks, *remarks), files)
+
+    def _table(self, root: Path) -> tuple[Table, tuple[Path, ...]]:
+        """The table, with the columns of `join` and the paths that `image` makes; its files."""
+        path, options = find_table(root, self.options.table), self.options
+        table, files = read_table(path), (path,)
+        if options.join is not None:
+            further = read_table(find_table(root, options.join))
+            keys = [options.id] if options.id else SYNONYMS["id"]
+            key = next((key for key in keys if key in table.columns and key in further.columns), None)
+            if key is None:
+                raise DataError(
+                    f"{path} and {further.path} have no column of ids in common",
+                    "name it with --option id=COLUMN",
+                )
+            table, files = joined(table, further, key), (path, further.path)
+        if options.image and "{" in options.image:
+            table = with_column(table, options.image)
+        return table, files
 
     def _by_split(self, table: Table, columns: Columns, rows: list[Row]) -> tuple[dict[str, list[Row]], list[str]]:
         """Rows of "train", and of "validation" if the table has them; remarks."""
@@ -149,10 +175,7 @@ class FolderReader(TableReader):
         notes = []
         if not self.chosen and query_split not in rows_by_split and "test" in rows_by_split:
             query_split = "test"
-            notes = [
-                f"{table.path.name}: no validation rows, so the test rows are the queries "
-                f"(--option validation={SHARE} holds out a share of train instead)"
-            ]
+            notes = [test_remark(table.path.name)]
         for needed in ("train", query_split) if self.share is None else ("train",):
             if needed not in rows_by_split:
                 raise DataError(
@@ -189,31 +212,48 @@ def listed_choices(choices: str | int) -> tuple[str, ...]:
     return tuple(label.strip() for label in str(choices).split(",") if label.strip())
 
 
-def _rows(root: Path, table: Table, columns: Columns) -> list[Row]:
-    """The table's rows with their images. Raises DataError that lists missing images with their lines."""
+def _rows(root: Path, table: Table, columns: Columns, required: bool) -> list[Row]:
+    """The table's rows with their images. Raises DataError that lists missing images with their lines, and for a row without
+    an image if one is `required`."""
     if "image" not in columns:
         return [Row(line, number, values) for number, (line, values) in enumerate(table.rows)]
-    column = columns["image"][0]
+    of_image = columns["image"]
     paths: dict[str, str] = {}  # path in the table -> absolute path, "" if there is no such file
     missing: list[str] = []
+    listed: list[list[str]] = []
     for line, values in table.rows:
-        file_name = values.get(column)
-        if not isinstance(file_name, str | None):
-            raise DataError(f"{table.path} line {line}: column {column!r} is not a path: {file_name!r}")
-        if not file_name or not file_name.strip():
-            raise DataError(f"{table.path} line {line} names no image", f"column {column!r} is empty there")
-        if file_name not in paths:
-            paths[file_name] = _existing_path(root, file_name.strip())
-        if not paths[file_name]:
-            missing.append(f"{file_name.strip()} (line {line})")
+        names = _image_names(f"{table.path} line {line}", values, of_image)
+        if not names and required:
+            raise DataError(f"{table.path} line {line} names no image", f"column {of_image[0]!r} is empty there")
+        for name in names:
+            if name not in paths:
+                paths[name] = _existing_path(root, name)
+            if not paths[name]:
+                missing.append(f"{name} (line {line})")
+        listed.append(names)
     if missing:
         raise DataError(
             f"{table.path} names {counted(len(missing), 'image')} missing from {root}: {few(missing)}",
-            f"paths in column {column!r} are relative to --root, or absolute",
+            f"paths in column {of_image[0]!r} are relative to --root, or absolute",
         )
     codes = {} if "image_id" in columns else image_codes(root, list(dict.fromkeys(paths.values())))
-    located = ((line, values, paths[str(values[column])]) for line, values in table.rows)
-    return [Row(line, n, values, path, codes.get(path)) for n, (line, values, path) in enumerate(located)]
+    rows = []
+    for number, ((line, values), names) in enumerate(zip(table.rows, listed, strict=True)):
+        images = [(paths[name], codes.get(paths[name])) for name in names]
+        (path, code), *more = images or [("", None)]
+        rows.append(Row(line, number, values, path, code, tuple(more)))
+    return rows
+
+
+def _image_names(where: str, values: Mapping[str, object], columns: Sequence[str]) -> list[str]:
+    """The paths in a row's image column, which may hold a list, or in its numbered columns."""
+    cells: list[object] = [values.get(column) for column in columns]
+    if len(columns) == 1:
+        cells = list_in(cells[0])
+    for cell in cells:
+        if not isinstance(cell, str | None):
+            raise DataError(f"{where}: column {columns[0]!r} is not a path: {cell!r}")
+    return without_hole([str(cell or "").strip() for cell in cells], where, columns)
 
 
 def _existing_path(root: Path, file_name: str) -> str:

@@ -13,10 +13,18 @@ from pydantic import Field, field_validator
 from icltool.components.datasets.columns import ColumnOptions, Columns, chosen_columns
 from icltool.components.datasets.folder import choices_column, listed_choices
 from icltool.components.datasets.held_images import HeldImages
-from icltool.components.datasets.held_out import SplitOrShare, held_out, share_of
+from icltool.components.datasets.held_out import (
+    SHARE,
+    SplitOrShare,
+    held_out,
+    held_out_remark,
+    query_names,
+    share_of,
+    test_remark,
+)
 from icltool.components.datasets.hub_splits import HubSplit, open_splits
 from icltool.components.datasets.images import SAMPLE
-from icltool.components.datasets.labelled_rows import Row, Rows, examples_by_split
+from icltool.components.datasets.labelled_rows import Row, Rows, as_sets, examples_by_split, list_in, without_hole
 from icltool.components.datasets.places import chosen_root
 from icltool.components.datasets.reader import TableReader
 from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, Ticker
@@ -25,11 +33,12 @@ from icltool.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class _OpenDataSet:
-    """The splits by our names, "train" first, and the columns that a task reads."""
+    """The splits by our names, "train" first, the columns that a task reads, and the share to hold out for the queries."""
 
     splits: dict[str, HubSplit]
     columns: Columns
     base: Path | None
+    share: float | None
 
 
 class SplitOptions(Options):
@@ -60,8 +69,9 @@ class HubReader(TableReader):
     what `save_to_disk` wrote.
 
     Embedded images are written once, unchanged, to `datasets/NAME/source/images` of the workspace;
-    images of equal bytes are one image, and its id comes from its bytes unless there is a column `image_id`. Without a
-    split "validation", "test" holds the queries.
+    images of equal bytes are one image, and its id comes from its bytes unless there is a column `image_id`. Several images of
+    a row are a list, or columns image_1, image_2 … Without a split "validation" (val, dev), "test" holds the queries; without
+    both, a tenth of the images is held out.
     """
 
     name = "hub"
@@ -74,6 +84,7 @@ class HubReader(TableReader):
     def __init__(self, options: HubOptions) -> None:
         self.options = options
         self.share = share_of(options.validation)
+        self.chosen = "validation" in options.model_fields_set or type(self) is not HubReader
         self.queries = str(options.validation)
         super().__init__()
         self._fault: DataError | None = None
@@ -93,7 +104,7 @@ class HubReader(TableReader):
         for name, split in opened.splits.items():
             before = sum(map(len, rows.values()))
             with progress.task(f"reading {split.title}", split.count, "rows") as ticker:
-                rows[name] = [_ticked(row, ticker) for row in _rows(split, opened.columns, images, before)]
+                rows[name] = [_ticked(row, ticker) for row in self._rows(task, split, opened.columns, images, before)]
         for name, examples in self._examples(root, task, opened, rows)[0].items():
             yield PreparedSplit(name, len(examples), iter(examples))
 
@@ -103,10 +114,10 @@ class HubReader(TableReader):
         rows: dict[str, list[Row]] = {}
         for name, split in opened.splits.items():
             before = sum(map(len, rows.values()))
-            read = _rows(split, opened.columns, images, before, decode=True)
+            read = self._rows(task, split, opened.columns, images, before, decode=True)
             if not verify:
-                list(islice(read, SAMPLE))
-                rows[name] = list(_rows(split, opened.columns, None, before))
+                several = any(row.more for row in islice(read, SAMPLE))  # their number is then needed of each row
+                rows[name] = list(self._rows(task, split, opened.columns, images if several else None, before))
             elif progress is None:
                 rows[name] = list(read)
             else:
@@ -118,34 +129,39 @@ class HubReader(TableReader):
 
     def _open(self, root: Path | None, task: str) -> _OpenDataSet:
         path = self._path(root)
-        names = [self.options.train, *([] if self.share is not None else [self.queries])]
-        if len(set(names)) < len(names):
+        if self.share is None and self.queries == self.options.train:
             raise ConfigError(
                 f"data set {self.name!r}: train and validation are both {self.options.train!r}",
                 "choose two different splits with --option train=SPLIT and --option validation=SPLIT",
             )
-        available = self._splits(path, names)
-        remarks: tuple[str, ...] = ()
-        if len(available) < len(names) and self.queries == "validation":
-            names = [self.options.train, "test"]
-            available = self._splits(path, names)
-            remarks = (f"data set {path} has no split 'validation', so 'test' is used (--option validation=SPLIT)",)
-        if len(available) < len(names):
-            raise DataError(
-                f"data set {path} has no split {self.queries!r} for the queries",
-                "name another with --option validation=SPLIT, or hold out a share of train: --option validation=0.1",
-            )
+        queries = () if self.share is not None else (self.queries,) if self.chosen else query_names(self.queries)
+        available, share, remarks = self._splits(path, [self.options.train, *queries]), self.share, ()
+        if len(available) == 1 and "validation" in queries:
+            queries = ("test",) if self.chosen else query_names("test")
+            available = self._splits(path, [self.options.train, *queries])
+            remarks = (test_remark(f"data set {path}"),) if len(available) > 1 else ()
+        if len(available) == 1 and share is None:
+            if self.chosen:
+                raise DataError(
+                    f"data set {path} has no split {self.queries!r} for the queries",
+                    "name another with --option validation=SPLIT, or hold out a share of train: --option validation=0.1",
+                )
+            share = SHARE
+        names = [self.options.train, *(name for name in queries if name in available)][:2]
         splits = dict(zip(("train", "validation"), (available[name] for name in names), strict=False))
-        present = splits["train"].columns
+        present = list(dict.fromkeys(column for split in splits.values() for column in split.columns))
         named = {**self.options.named, "choices": choices_column(self.options.choices, present)}
-        columns = chosen_columns(f"data set {path}", present, self.task_definition(task), named)
+        definition = self.task_definition(task)
+        columns = chosen_columns(f"data set {path}", present, definition, named)
+        optional = {"rule", "labels", *(columns.by_role if "labels" in columns else ())} - {*definition.fields}
+        needed = [c for role, of_role in columns.by_role.items() if role not in optional for c in of_role]
         for split in splits.values():
-            missing = [column for column in columns.names() if column not in split.columns]
+            missing = [column for column in needed if column not in split.columns]
             if missing:
                 raise DataError(f"split {split.name!r} of {path} has no column {', '.join(map(repr, missing))}")
         base = Path(path).expanduser().absolute()
         columns = replace(columns, remarks=(*remarks, *columns.remarks))
-        return _OpenDataSet(splits, columns, base if base.is_dir() else None)
+        return _OpenDataSet(splits, columns, base if base.is_dir() else None, share)
 
     def _splits(self, path: str, names: list[str]) -> dict[str, HubSplit]:
         """See `open_splits`. A failure is remembered: the data set is not opened again for each task."""
@@ -185,12 +201,16 @@ class HubReader(TableReader):
         label = columns["label"]
         classes = opened.splits["train"].class_names.get(label[0], ()) if label else ()
         title = self._title(root)
-        readers = {name: Rows(opened.splits[name].title, "row", columns, part, classes) for name, part in rows.items()}
+        readers = {
+            name: Rows(opened.splits[name].title, "row", columns, part, classes, self.options)
+            for name, part in rows.items()
+        }
         splits = examples_by_split(readers, definition, listed_choices(self.options.choices or ""))
         remarks = [remark for reader in readers.values() for remark in reader.remarks()]
-        if self.share is not None:
-            splits["train"], splits["validation"] = held_out(splits["train"], self.share, self.options.seed, title)
-            remarks.append(f"{title}: {self.share:.0%} of the images are held out as queries")
+        if opened.share is not None:
+            splits["train"], splits["validation"] = held_out(splits["train"], opened.share, self.options.seed, title)
+            remarks.append(held_out_remark(title, splits["validation"]))
+        splits = as_sets(splits)
         for name, of_split in splits.items():
             remarks += self._counts(name, len(of_split), title)
         return {name: self._ordered(of_split) for name, of_split in splits.items()}, remarks
@@ -203,24 +223,37 @@ class HubReader(TableReader):
         """In the order of the source; a reader of one particular data set may define another order."""
         return examples
 
+    def _rows(
+        self,
+        task: str,
+        split: HubSplit,
+        columns: Columns,
+        images: HeldImages | None,
+        before: int,
+        decode: bool = False,
+    ) -> Iterator[Row]:
+        """The rows of a split, numbered from `before` on, so that both splits share one numbering.
 
-def _rows(
-    split: HubSplit, columns: Columns, images: HeldImages | None, before: int, decode: bool = False
-) -> Iterator[Row]:
-    """The rows of a split, numbered from `before` on, so that both splits share one numbering.
-
-    `images` assigns files to the images, and decodes them fully with `decode`; if None, images are not read and each row
-    counts as an image of its own.
-    """
-    column = columns["image"][0] if "image" in columns else None
-    names = [name for name in columns.names() if images is not None or name != column]
-    for place, values in enumerate(split.rows(names)):
-        path, image_id = "", None
-        if column is not None and images is None:
-            path, image_id = f"row {place}", before + place
-        elif column is not None and images is not None:
-            path, image_id = images.place(values.pop(column), f"{split.title} row {place}", decode)
-        yield Row(place, before + place, values, path, image_id)
+        `images` assigns files to the images, and decodes them fully with `decode`; if None, images are not read and each
+        row counts as an image of its own.
+        """
+        of_image = columns["image"]
+        names = [c for c in columns.names() if c in split.columns and (images is not None or c not in of_image)]
+        required = "image" in self.task_definition(task).fields
+        for place, values in enumerate(split.rows(names)):
+            number, where = before + place, f"{split.title} row {place}"
+            if not of_image:
+                yield Row(place, number, values)
+            elif images is None:
+                yield Row(place, number, values, f"row {place}", number)
+            else:
+                cells = [values.pop(column, None) for column in of_image]
+                cells = without_hole(list_in(cells[0]) if len(cells) == 1 else cells, where, of_image)
+                if not cells and required:
+                    images.place(None, where)  # raises DataError
+                placed = [images.place(cell, where, decode) for cell in cells]
+                (path, image_id), *more = placed or [("", None)]
+                yield Row(place, number, values, path, image_id, tuple(more))
 
 
 def _ticked(row: Row, ticker: Ticker) -> Row:

@@ -50,9 +50,12 @@ class HubSplit:
         import datasets
 
         chosen = self.source.select_columns(list(columns))
+        encoded = datasets.Image(decode=False)
         for column, feature in chosen.features.items():
             if isinstance(feature, datasets.Image):
-                chosen = chosen.cast_column(column, datasets.Image(decode=False))
+                chosen = chosen.cast_column(column, encoded)
+            elif isinstance(getattr(feature, "feature", None), datasets.Image):
+                chosen = chosen.cast_column(column, datasets.Sequence(encoded))
         for batch in chosen.with_format(None).iter(_BATCH):
             yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 

@@ -8,15 +8,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from string import ascii_uppercase
+from typing import TypedDict, TypeVar
 
-from icltool.components.datasets.columns import Columns
+from icltool.components.datasets.columns import AnswerKind, ColumnOptions, Columns
 from icltool.components.datasets.official import counted, few, one_line
 from icltool.components.datasets.reader import captioned
 from icltool.components.datasets.vqa import most_frequent
-from icltool.contracts import Example, Task, group_code
+from icltool.contracts import IMAGE_MARKER, Example, Task, group_code
+from icltool.contracts.task import OWN_FIELDS
 from icltool.errors import DataError
 
 _WHOLE = re.compile(r"(?:0|-?[1-9]\d{0,17})\Z", re.ASCII)
+_Item = TypeVar("_Item")
 _TEXT_KEYS = ("answer", "raw", "caption", "text")
 #: Roles whose values are prose.
 _WRITTEN = ("caption", "question", "answer", "answers", "text", "choices")
@@ -27,7 +31,7 @@ class Row:
     """One row. `place` is its line or row number in the source, `number` its id if the table has no ids.
 
     `values` are those of the source, by column. `image` is an absolute path, "" for none; `image_id` is None if the row
-    has no image.
+    has no image. `more` are its further images, (path, image id) of each; the id is None where a column names it.
     """
 
     place: int
@@ -35,6 +39,12 @@ class Row:
     values: Mapping[str, object]
     image: str = ""
     image_id: int | None = None
+    more: tuple[tuple[str, int | None], ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """All its images, in order."""
+        return (self.image, *(path for path, _ in self.more)) if self.image else ()
 
 
 @dataclass
@@ -42,7 +52,7 @@ class Rows:
     """The rows of one split, and methods that read their cells.
 
     `name` and `row_word` ("line" or "row") name a row in messages: "captions.csv line 3". `class_names` are the names of
-    the classes that `label` numbers, if the source has them.
+    the classes that `label` numbers, if the source has them. `options` say how cells are read.
     """
 
     name: str
@@ -50,9 +60,11 @@ class Rows:
     columns: Columns
     rows: Sequence[Row]
     class_names: tuple[str, ...] = ()
+    options: ColumnOptions = field(default_factory=ColumnOptions)
     _left_out: dict[str, list[int]] = field(default_factory=dict)
     _coded: bool = False
     _numbers: dict[str, list[int]] = field(default_factory=dict)
+    _labels_as: Counter[str] = field(default_factory=Counter)
 
     def where(self, row: Row) -> str:
         return f"{self.name} {self.row_word} {row.place}"
@@ -64,7 +76,7 @@ class Rows:
     def remarks(self) -> tuple[str, ...]:
         """Remarks on what was left out and where, on numbers read as text, and on ids replaced by codes."""
         left_out = [
-            f"{self.name}: {counted(len(places), what)} left out ({self.row_word} {few(places)})"
+            f"{self.name}: {_counted(len(places), what)} left out ({self.row_word} {few(places)})"
             for what, places in self._left_out.items()
         ]
         coded = [f"{self.name}: ids that are not integers are replaced by 63-bit codes"] if self._coded else []
@@ -72,11 +84,24 @@ class Rows:
             f"{self.name}: column {column!r} holds numbers, which are read as text ({self.row_word} {few(places)})"
             for column, places in self._numbers.items()
         ]
-        return (*left_out, *numbers, *coded)
+        return (*left_out, *numbers, *coded, *self._remarks_on_labels())
+
+    def _remarks_on_labels(self) -> list[str]:
+        """A remark if labels were read as numbers or letters of choices, unless the user says what they are."""
+        if self.options.answer_kind or not self._labels_as.keys() - {"text"}:
+            return []
+        forms = {"text": "the text", "index": "the number from 0", "letter": "the letter"}
+        parts = [f"{self._labels_as[kind]:,} as {form}" for kind, form in forms.items() if self._labels_as[kind]]
+        return [f"{self.name}: labels are read {', '.join(parts)} of a choice (--option answer_kind= decides)"]
+
+    def label_read_as(self, kind: str) -> None:
+        """Records whether a label was the text, the number or the letter of its choice; see `remarks`."""
+        self._labels_as[kind] += 1
 
     def texts(self, row: Row, role: str) -> tuple[str, ...]:
         """The texts in the columns of a role, unchanged. Raises DataError for a value without text."""
         texts: list[str] = []
+        separator = self.options.answers_separator if role in ("answer", "answers") else None
         for column in self.columns.by_role.get(role, ()):
             value = row.values.get(column)
             if role in _WRITTEN and isinstance(value, (int, float)) and value == value:
@@ -85,7 +110,24 @@ class Rows:
                 texts += _texts(value)
             except TypeError as error:
                 raise DataError(f"{self.where(row)}: column {column!r} holds {error}, not text") from error
+        if separator:
+            texts = [part for text in texts for part in map(str.strip, text.split(separator)) if part]
         return tuple(texts)
+
+    def by_name(self, row: Row, role: str) -> dict[str, str]:
+        """The texts of a JSON object by name; {} for an empty cell. Raises DataError for anything else."""
+        column = self.columns[role][0] if role in self.columns else ""
+        value = row.values.get(column)
+        if value is None or value == "":
+            return {}
+        try:
+            content = json.loads(value) if isinstance(value, str) else value
+            texts = {str(name): _texts(text) for name, text in content.items() if text is not None}
+            return {name: one_line(text) for name, (text,) in texts.items()}
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"{self.where(row)}: column {column!r} is not a JSON object of texts", 'write {"+": "5", "-": "1"}'
+            ) from error
 
     def text(self, row: Row, role: str) -> str:
         """The only text of a role, on one line; "" if it has none."""
@@ -98,11 +140,30 @@ class Rows:
 
     def identifier(self, row: Row, role: str) -> int:
         """The integer in the column of `id` or `image_id`; any other text becomes a 63-bit code."""
-        text = self.text(row, role)
+        return self._code(row, role, self.text(row, role))
+
+    def identifiers(self, row: Row, role: str, count: int) -> tuple[int, ...]:
+        """The `count` integers or codes in the columns of a role. Raises DataError for another number of them."""
+        texts = self.texts(row, role)
+        if len(texts) != count:
+            raise DataError(
+                f"{self.where(row)} has {counted(count, 'image')}, but column {self.columns[role][0]!r} holds "
+                f"{counted(len(texts), 'id')}",
+                "give one for each image, or --option image_id= to do without",
+            )
+        return tuple(self._code(row, role, one_line(text)) for text in texts)
+
+    def _code(self, row: Row, role: str, text: str) -> int:
         if not text:
             raise DataError(f"{self.where(row)} has no {role}", f"column {self.columns[role][0]!r} is empty there")
         self._coded = self._coded or not _WHOLE.match(text)
         return whole_or_code(text)
+
+
+def _counted(number: int, what: str) -> str:
+    """ "2 rows without a label"."""
+    noun, without, field = what.partition(" without ")
+    return f"{counted(number, noun)}{without}{field}"
 
 
 def whole_or_code(text: str) -> int:
@@ -116,7 +177,7 @@ def examples(rows: Rows, task: Task, choices: tuple[str, ...] = ()) -> list[Exam
     `choices` are the labels of a classification (see `label_names`). Raises DataError for a repeated example id,
     or if no row is left.
     """
-    result = _captioned(rows) if task.answers == "captions" else _by_row(rows, task, choices)
+    result = _captioned(rows, task) if task.answers == "captions" else _by_row(rows, task, choices)
     if not result:
         raise DataError(f"{rows.name} has no row that task {task.name!r} can use", "; ".join(rows.remarks()) or None)
     return result
@@ -131,27 +192,30 @@ def examples_by_split(splits: Mapping[str, Rows], task: Task, chosen: tuple[str,
     return dict(zip(splits, example_lists, strict=True))
 
 
-def _captioned(rows: Rows) -> list[Example]:
+def _captioned(rows: Rows, task: Task) -> list[Example]:
     """One example per image, with the captions of all its rows."""
-    by_image: dict[str, list[Row]] = {}
-    captions: dict[str, list[str]] = {}
+    by_image: dict[tuple[str, ...], list[Row]] = {}
+    captions: dict[tuple[str, ...], list[str]] = {}
     for row in rows.rows:
         cells = rows.texts(row, "caption")
         texts = [text for text in map(one_line, cells) if text]
         if len(texts) < max(1, len(cells)):
             rows.leave_out(row, "empty caption")
         if texts:
-            by_image.setdefault(row.image, []).append(row)
-            captions.setdefault(row.image, []).extend(texts)
+            by_image.setdefault(row.images, []).append(row)
+            captions.setdefault(row.images, []).extend(texts)
     row_of_id: dict[int, Row] = {}
     result = []
-    for image, of_image in by_image.items():
-        first, references = of_image[0], tuple(captions[image])
+    for images, of_image in by_image.items():
+        first, references = of_image[0], tuple(captions[images])
         identifier = _example_id(rows, first, row_of_id)
         for other in of_image[1:]:
             if "id" in rows.columns:
                 row_of_id.setdefault(rows.identifier(other, "id"), first)
-        result.append(captioned(identifier, image, _image_id(rows, first), references, rows.text(first, "group")))
+        image_id, *more_ids = _image_ids(rows, first)
+        example = captioned(identifier, first.image, image_id, references, rows.text(first, "group"))
+        example = replace(example, more_images=images[1:], more_image_ids=tuple(more_ids))
+        result.append(replace(example, **_beside(rows, first, task)))
     return result
 
 
@@ -180,46 +244,119 @@ def _by_row(rows: Rows, task: Task, choices: tuple[str, ...]) -> list[Example]:
     row_of_id: dict[int, Row] = {}
     result = []
     for row in rows.rows:
-        fields = {field: rows.text(row, field) for field in (*task.fields, *task.optional) if field != "image"}
         answer = _answer(rows, row, task, choices)
-        lacking = [field for field in task.fields if field != "image" and not fields[field]]
-        if lacking or not answer.label:
-            rows.leave_out(row, _LACKING[lacking[0] if lacking else task.answers])
+        fields = {name: rows.text(row, name) for name in ("question", "text", "style") if name in _fields_of(task)}
+        beside = _beside(rows, row, task)
+        if lacking := _lacking(row, task, answer, {**fields, **beside.get("fields", {}), **beside}):
+            rows.leave_out(row, _LACKING.get(lacking, f"row without {task.called(lacking)}"))
             continue
         if answer.choices and answer.label not in answer.choices:
             raise _no_choice(rows, row, answer)
-        text = fields.get("text") or fields.get("question") or answer.label
-        result.append(
-            Example(
-                id=_example_id(rows, row, row_of_id),
-                image=row.image,
-                image_id=_image_id(rows, row, text),
-                text=text,
-                label=answer.label,
-                references=answer.references,
-                question=fields.get("question", ""),
-                group=rows.text(row, "group"),
-                question_type=rows.text(row, "question_type"),
-                answer_type=rows.text(row, "answer_type"),
-                choices=answer.choices,
-                style=fields.get("style", ""),
-            )
+        text = fields.get("text") or fields.get("question") or ("" if task.answers == "label" else answer.label)
+        image_id, *more_ids = _image_ids(rows, row, text)
+        example = Example(
+            id=_example_id(rows, row, row_of_id),
+            image=row.image,
+            image_id=image_id,
+            text=text,
+            label=answer.label,
+            references=answer.references,
+            question=fields.get("question", ""),
+            group=rows.text(row, "group"),
+            question_type=rows.text(row, "question_type"),
+            answer_type=rows.text(row, "answer_type"),
+            choices=answer.choices,
+            style=fields.get("style", ""),
+            more_images=row.images[1:],
+            more_image_ids=tuple(more_ids),
+            **beside,
         )
+        result.append(_with_places(rows, row, example))
     return result
+
+
+def _fields_of(task: Task) -> tuple[str, ...]:
+    return (*task.fields, *task.optional)
+
+
+class _Beside(TypedDict, total=False):
+    """What an example has beside its question and its answers."""
+
+    fields: dict[str, str]
+    rationale: str
+    rule: str
+    labels: dict[str, str]
+
+
+def _beside(rows: Rows, row: Row, task: Task) -> _Beside:
+    further = [name for name in _fields_of(task) if name not in OWN_FIELDS]
+    rationales = rows.texts(row, "rationale")
+    return {
+        "fields": {name: text for name in further if (text := rows.text(row, name))},
+        "rationale": one_line(rationales[0]) if rationales else "",
+        "rule": rows.text(row, "rule"),
+        "labels": rows.by_name(row, "labels"),
+    }
+
+
+def _lacking(row: Row, task: Task, answer: _Answered, texts: Mapping[str, object]) -> str:
+    """The first field of the task that the row lacks, or the kind of its answers; "" if it has all."""
+    present = {**texts, "image": row.image, "choices": answer.choices}
+    lacking = next((name for name in task.fields if not present.get(name)), "")
+    if not lacking and not any(present.get(name) for name in ("image", "question", "text")):
+        lacking = "text"
+    return lacking or ("" if answer.label else task.answers)
+
+
+def _with_places(rows: Rows, row: Row, example: Example) -> Example:
+    """The example with the places of its images, if the option `marker` is in its texts. Raises DataError if it is not there
+    once for each image."""
+    marker = rows.options.marker
+    shown = (example.question, example.text if not example.question else "", example.style, *example.choices)
+    count = sum(text.count(marker) for text in (*shown, *example.fields.values())) if marker else 0
+    if not marker or not count:
+        return example
+    if count != len(row.images):
+        raise DataError(
+            f"{rows.where(row)} has {counted(len(row.images), 'image')}, but {marker} is {count} times in its texts",
+            "put one marker for each image, or none: images then stand before the text",
+        )
+
+    def placed(text: str) -> str:
+        own = text if marker == IMAGE_MARKER else text.replace(IMAGE_MARKER, f"{IMAGE_MARKER[0]} {IMAGE_MARKER[1:]}")
+        return own.replace(marker, IMAGE_MARKER)
+
+    text = one_line(example.text.replace(marker, " ")) if example.question else placed(example.text)
+    return replace(
+        example,
+        question=placed(example.question),
+        text=text,
+        style=placed(example.style),
+        choices=tuple(map(placed, example.choices)),
+        label=placed(example.label) if example.choices else example.label,
+        references=tuple(map(placed, example.references)) if example.choices else example.references,
+        fields={name: placed(value) for name, value in example.fields.items()},
+        images_in_text=True,
+    )
 
 
 def _answer(rows: Rows, row: Row, task: Task, choices: tuple[str, ...]) -> _Answered:
     if task.answers == "answers":
         chosen = rows.texts(row, "answer")
         answers = rows.texts(row, "answers") or chosen
-        return _Answered(one_line(most_frequent(answers, chosen[0] if len(chosen) == 1 else "")), answers)
-    if task.answers == "label":
+        answered = _Answered(one_line(most_frequent(answers, chosen[0] if len(chosen) == 1 else "")), answers)
+    elif task.answers == "label":
         label = label_of(rows, row)
-        if "choices" in rows.columns:
-            label, choices = _own_choice(rows, row, label)
-        return _Answered(label, (label,), choices)
-    texts = tuple(t for t in map(one_line, rows.texts(row, "caption")) if t)
-    return _Answered(texts[0] if texts else "", texts)
+        if label and "choices" in rows.columns:
+            label, choices = _own_choice(rows, row, label, task)
+        answered = _Answered(label, (label,), choices)
+    else:
+        texts = tuple(t for t in map(one_line, rows.texts(row, "caption")) if t)
+        answered = _Answered(texts[0] if texts else "", texts)
+    if not answered.label and (labels := rows.by_name(row, "labels")):
+        first = next(iter(labels.values()))
+        return _Answered(first, (first,), choices if first in choices else ())
+    return answered
 
 
 def _no_choice(rows: Rows, row: Row, answer: _Answered) -> DataError:
@@ -231,22 +368,64 @@ def _no_choice(rows: Rows, row: Row, answer: _Answered) -> DataError:
     )
 
 
-def _own_choice(rows: Rows, row: Row, label: str) -> tuple[str, tuple[str, ...]]:
-    """(label, choices) of a row with its own choices; a number that is not a choice counts them from 0. Raises DataError for
-    fewer than two choices, or a repeated one."""
-    column = rows.columns["choices"][0]
-    texts = rows.texts(row, "choices")
-    if len(texts) == 1 and len(rows.columns["choices"]) == 1:
-        texts = tuple(texts[0].split("|"))
-    choices = tuple(text for text in map(one_line, texts) if text)
-    if len(choices) < 2 or len(set(choices)) < len(choices):
+def _own_choice(rows: Rows, row: Row, label: str, task: Task) -> tuple[str, tuple[str, ...]]:
+    """(label, choices) of a row with its own choices; see ColumnOptions.answer_kind. Raises DataError for fewer than two
+    choices, an empty one before another, or, unless the task asks for choices, a repeated one."""
+    columns = rows.columns["choices"]
+    if len(columns) > 1:
+        texts = ["".join(_texts(row.values.get(column))) for column in columns]
+    else:
+        texts = list(rows.texts(row, "choices"))
+        texts = texts[0].split("|") if len(texts) == 1 else texts
+    choices = tuple(without_hole([one_line(text) for text in texts], rows.where(row), columns))
+    repeated = len(set(choices)) < len(choices) and "choices" not in task.fields
+    if len(choices) < 2 or repeated:
         raise DataError(
-            f"{rows.where(row)}: column {column!r} holds {few(choices) or 'nothing'}, but needs two or more different choices",
+            f"{rows.where(row)}: column {columns[0]!r} holds {few(choices) or 'nothing'}, but needs two or more different "
+            "choices",
             'write them as a JSON list or as "no|yes"; --option choices= ignores the column',
         )
-    if label not in choices and _WHOLE.match(label) and 0 <= int(label) < len(choices):
-        label = choices[int(label)]
-    return label, choices
+    kind, place = _place_of(label, choices, rows.options.answer_kind)
+    if place is None and rows.options.answer_kind:
+        raise _no_choice(rows, row, _Answered(label, (label,), choices))
+    if place is None:
+        return label, choices
+    rows.label_read_as(kind)
+    return choices[place], choices
+
+
+def list_in(cell: object) -> list[object]:
+    """The items of a cell that holds a list, or a JSON list as text; else the cell alone."""
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        try:
+            value = json.loads(cell)
+        except (ValueError, RecursionError):
+            return [cell]
+        return list(value) if isinstance(value, list) else [cell]
+    return list(cell) if isinstance(cell, list | tuple) else [cell]
+
+
+def without_hole(items: Sequence[_Item], where: str, columns: Sequence[str]) -> list[_Item]:
+    """The items of a row's list, in one column or in one column each, without empty ones at the end. Raises DataError for an
+    empty one before another."""
+    last = max((place for place, item in enumerate(items) if item), default=-1)
+    hole = next((place for place, item in enumerate(items[: last + 1]) if not item), None)
+    if hole is None:
+        return list(items[: last + 1])
+    place = f"column {columns[hole]!r}" if len(columns) > 1 else f"item {hole + 1} of column {columns[0]!r}"
+    raise DataError(f"{where}: {place} is empty, but a later one is not", "fill it in, or move the later ones up")
+
+
+def _place_of(label: str, choices: tuple[str, ...], kind: AnswerKind | None) -> tuple[AnswerKind, int | None]:
+    """(what the label is, the place of its choice); None if it is not one of the choices."""
+    if kind in (None, "text") and (kind or label in choices):
+        return "text", choices.index(label) if label in choices else None
+    index = int(label) if _WHOLE.match(label) else -1
+    if kind in (None, "index") and (kind or index >= 0):
+        return "index", index if 0 <= index < len(choices) else None
+    letter = label.upper() if kind else label
+    places = [place for place, name in enumerate(ascii_uppercase[: len(choices)]) if name == letter]
+    return "letter", places[0] if places else None
 
 
 def label_of(rows: Rows, row: Row) -> str:
@@ -279,6 +458,15 @@ def label_names(splits: Iterable[Rows], chosen: tuple[str, ...]) -> tuple[str, .
         for split in splits:
             split.class_names = chosen
     return chosen or tuple(sorted(labels, key=_by_value))
+
+
+def as_sets(splits: Mapping[str, Sequence[Example]]) -> dict[str, list[Example]]:
+    """The splits with the text of examples that have a label and an image alone: demonstrations are compared by their label,
+    queries have no text."""
+    return {
+        name: [replace(e, text=e.label) if not e.text and name == "train" else e for e in examples]
+        for name, examples in splits.items()
+    }
 
 
 def with_text_groups(splits: Sequence[Sequence[Example]]) -> list[list[Example]]:
@@ -316,11 +504,14 @@ def _example_id(rows: Rows, row: Row, row_of_id: dict[int, Row]) -> int:
     return identifier
 
 
-def _image_id(rows: Rows, row: Row, text: str = "") -> int:
-    """The row's image id: from its column, else from the image, else a code of the text."""
+def _image_ids(rows: Rows, row: Row, text: str = "") -> tuple[int, ...]:
+    """The ids of the row's images: from their column, else from the images; without an image one code of the text."""
     if "image_id" in rows.columns:
-        return rows.identifier(row, "image_id")
-    return row.image_id if row.image_id is not None else group_code(f"text: {normalised(text)}")
+        if row.more:
+            return rows.identifiers(row, "image_id", len(row.images))
+        return (rows.identifier(row, "image_id"),)
+    first = row.image_id if row.image_id is not None else group_code(f"text: {normalised(text)}")
+    return (first, *(image_id for _, image_id in row.more if image_id is not None))
 
 
 def _texts(value: object) -> list[str]:

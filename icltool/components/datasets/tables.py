@@ -1,22 +1,25 @@
-"""Tables in text files: CSV with any common delimiter, TSV and JSON Lines, with the line on which each row begins."""
+"""Tables in text files: CSV with any common delimiter, TSV, JSON Lines and JSON, with the line on which each row begins."""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from icltool.components.datasets.official import few
 from icltool.contracts import read_whole
 from icltool.errors import DataError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _DELIMITERS = (",", "\t", ";", "|", ":")
 _TRIED = 50  # rows that must agree on a delimiter
 _BOMS = (
@@ -38,7 +41,8 @@ class Table:
 
 
 def find_table(root: Path, file: str | None) -> Path:
-    """The table `file` (relative to `root`, or absolute), or the only table in `root`.
+    """The table `file` (relative to `root`, or absolute), or the only table in `root`. A .json file, which may be anything,
+    counts only if there is no other table.
 
     Raises DataError if there is none, or if `root` holds several.
     """
@@ -51,6 +55,7 @@ def find_table(root: Path, file: str | None) -> Path:
             raise DataError(f"unsupported table format: {path}", f"convert it to one of {endings}")
         return path
     tables = sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and p.name[0] != ".")
+    tables = [path for path in tables if path.suffix.lower() != ".json"] or tables
     if not tables:
         raise DataError(
             f"there is no table ({endings}) in {root}", "put one there, or name it with --option table=FILE"
@@ -67,10 +72,45 @@ def read_table(path: Path) -> Table:
     Text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Quoted fields of CSV may have line breaks.
     """
     text = _decoded(path)
-    table = _json_lines(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _delimited(path, text)
+    delimited = path.suffix.lower() in (".csv", ".tsv")
+    table = _delimited(path, text) if delimited else _json(path, text)
     if not table.rows:
-        raise DataError(f"{path} has no rows", "the first line must name the columns; rows follow")
+        hint = "the first line must name the columns; rows follow" if delimited else "put one JSON object on each line"
+        raise DataError(f"{path} has no rows", hint)
     return table
+
+
+def joined(table: Table, further: Table, key: str) -> Table:
+    """The table with the columns of `further`, from its row with the same value of the column `key`; rows without one stay as
+    they are, and equal columns keep the values of `table`. Raises DataError if no row has one."""
+    rows_by_key = {str(values[key]): values for _, values in further.rows if values.get(key) is not None}
+    rows = [(line, {**rows_by_key.get(str(values.get(key)), {}), **values}) for line, values in table.rows]
+    if not any(str(values.get(key)) in rows_by_key for _, values in table.rows):
+        raise DataError(
+            f"no row of {further.path} has the {key} of a row of {table.path}",
+            f"rows are joined by the column {key!r}; --option id=COLUMN names another",
+        )
+    return Table(table.path, tuple(dict.fromkeys((*table.columns, *further.columns))), rows)
+
+
+def with_column(table: Table, pattern: str) -> Table:
+    """The table with a column named `pattern`, such as "images/{image_id}.jpg", which holds it filled in with each row's other
+    columns ("" where one of these is empty). Raises DataError if there is no such column."""
+    names = re.findall(r"\{([^{}]*)\}", pattern)
+    missing = next((name for name in names if name not in table.columns), None)
+    if missing is not None or not names:
+        raise DataError(
+            f"{table.path} has no column {missing!r} for {pattern}",
+            f"its columns: {', '.join(map(repr, table.columns))}",
+        )
+
+    def filled(values: Mapping[str, object]) -> str:
+        if any(values.get(name) in (None, "") for name in names):
+            return ""
+        return re.sub(r"\{([^{}]*)\}", lambda match: str(values[match[1]]), pattern)
+
+    rows = [(line, {**values, pattern: filled(values)}) for line, values in table.rows]
+    return Table(table.path, (*table.columns, pattern), rows)
 
 
 def _decoded(path: Path) -> str:
@@ -153,20 +193,82 @@ def _delimiter(text: str) -> str:
         return ","
 
 
-def _json_lines(path: Path, text: str) -> Table:
+def _json(path: Path, text: str) -> Table:
+    """JSON Lines; one list of objects; or one object, such as {"data": [...]}, with one list of objects in it."""
+    start = re.match(r"\s*", text)
+    first = text[start.end() : start.end() + 1] if start else ""
+    if first == "[":
+        return _table(path, _items(path, text, text.index("[")))
+    if first == "{" and path.suffix.lower() == ".json":
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):  # several objects are JSON Lines
+            return _table(path, _listed_in(path, text, json.loads(text)))
+    return _table(path, _json_lines(path, text))
+
+
+def _table(path: Path, rows: Iterable[tuple[int, Any]]) -> Table:
+    """Raises DataError for a row that is not an object."""
     columns: dict[str, None] = {}
-    rows = []
+    checked = []
+    for line, row in rows:
+        if not isinstance(row, dict):
+            raise DataError(f"{path} line {line} is not a JSON object", 'each row must read {"image": ..., ...}')
+        columns |= dict.fromkeys(row)
+        checked.append((line, row))
+    return Table(path, tuple(columns), checked)
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     for line, line_text in enumerate(text.split("\n"), start=1):
         if not line_text.strip():
             continue
         try:
-            row = json.loads(line_text)
+            yield line, json.loads(line_text)
         except (json.JSONDecodeError, RecursionError, ValueError) as error:
             column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise DataError(f"{path} line {line}{column}: {reason}", "each line must hold one JSON object") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path} line {line} is not a JSON object", 'each line must read {"image": ..., ...}')
-        columns |= dict.fromkeys(row)
-        rows.append((line, row))
-    return Table(path, tuple(columns), rows)
+
+
+_BETWEEN = re.compile(r"[\s,]*")
+
+
+def _items(path: Path, text: str, start: int, whole: bool = True) -> Iterator[tuple[int, Any]]:
+    """(line, value) of each item of the JSON list that begins at `start`, which ends the file if it is the `whole` of it."""
+    decoder, line, counted_to = json.JSONDecoder(), 1, 0
+    position = start + 1
+    try:
+        while True:
+            position = _after(_BETWEEN, text, position)
+            line, counted_to = line + text.count("\n", counted_to, position), position
+            if text[position : position + 1] == "]":
+                break
+            item, position = decoder.raw_decode(text, position)
+            yield line, item
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f"{error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else f"{line}"
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise DataError(f"{path} line {where}: {reason}", "the file must hold one JSON list of objects") from error
+    if whole and text[position + 1 :].strip():
+        raise DataError(f"{path} line {line}: text after the list", "the file must hold one JSON list of objects")
+
+
+def _after(pattern: re.Pattern[str], text: str, position: int) -> int:
+    match = pattern.match(text, position)
+    return match.end() if match else position
+
+
+def _listed_in(path: Path, text: str, content: dict[str, Any]) -> Iterator[tuple[int, Any]]:
+    """The items of the only list of objects in an object. Raises DataError if there is none, or several."""
+    lists = {key: v for key, v in content.items() if isinstance(v, list) and v and isinstance(v[0], dict)}
+    if len(lists) != 1:
+        raise DataError(
+            f"{path} is a JSON object with {len(lists) or 'no'} lists of objects, but one is needed",
+            "save the list of rows as a file of its own",
+        )
+    ((key, rows),) = lists.items()
+    for match in re.finditer(rf"{re.escape(json.dumps(key, ensure_ascii=False))}\s*:\s*\[", text):
+        with contextlib.suppress(DataError):
+            items = list(_items(path, text, match.end() - 1, whole=False))
+            if [row for _, row in items] == rows:
+                return iter(items)
+    return iter(enumerate(rows, start=1))

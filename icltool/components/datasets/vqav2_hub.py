@@ -25,7 +25,7 @@ class VQAv2HubReader(HubReader):
     def __init__(self, options: SplitOptions) -> None:
         super().__init__(
             HubOptions(
-                **options.model_dump(),
+                **options.model_dump(exclude_unset=True),
                 image="image",
                 question="question",
                 answer="multiple_choice_answer",

@@ -396,3 +396,18 @@ def test_the_manifest_names_options_that_were_left_at_their_defaults(tmp_path: P
     root = folder_of_captions(tmp_path / "mine")
     report = prepare(tmp_path / "work", "folder", root=root)
     assert report.prepared["caption"]["provenance"]["inputs"]["options"] == {"seed": 0}
+
+
+def test_a_limit_takes_part_of_each_split_and_is_recorded(official: Path, tmp_path: Path) -> None:
+    def ids(split: str, **options: Any) -> set[int]:
+        prepare(tmp_path, "vqav2", root=official, overwrite=True, **options)
+        return set(open_dataset(Workspace(tmp_path).dataset_folder("vqav2", "vqa")).split(split).ids.tolist())
+
+    whole, two, one = ids("train"), ids("train", limit=2), ids("train", limit=1)
+    assert [len(part) for part in (whole, two, one)] == [3, 2, 1]
+    assert one < two < whole
+    manifest = open_dataset(Workspace(tmp_path).dataset_folder("vqav2", "vqa")).manifest
+    assert manifest["provenance"]["inputs"]["limit"] == 1
+    error = refused(StoreError, tmp_path, "vqav2", root=official)
+    assert error.message == "vqav2 (vqa) is already prepared, with different options (--limit: 1, now not set)"
+    assert "up to date" in prepare(tmp_path, "vqav2", root=official, limit=1).remarks[-1]

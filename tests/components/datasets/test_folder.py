@@ -256,7 +256,10 @@ def test_choices_that_hold_no_choice(root: Path, row: str, fault: str) -> None:
 def test_columns_that_no_task_reads_are_told(root: Path) -> None:
     table(root, "image,question,answer,options,split\na.png,what?,a,a|b,train\nbb.png,what?,b,a|b,val\n")
     remarks = FolderReader(FolderOptions()).check(root, "vqa", False).remarks
-    assert f"{root / 'table.csv'}: task 'vqa' does not use column options" in remarks
+    assert (
+        f"{root / 'table.csv'}: column options may hold choices, which task 'vqa' does not use (--task multiple-choice does)"
+        in remarks
+    )
 
 
 def test_what_is_no_text_becomes_none_silently(root: Path) -> None:

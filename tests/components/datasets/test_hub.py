@@ -140,7 +140,7 @@ def test_splits_by_option(root: Path, tmp_path: Path) -> None:
     held = read(root, tmp_path, validation=0.3)
     assert (len(held["train"]), len(held["validation"])) == (2, 1)
     (remark,) = HubReader(HubOptions(validation=0.3)).check(root, "caption", False).remarks
-    assert remark == "data: 30% of the images are held out as queries"
+    assert remark == "data: 1 example held out as queries"
 
 
 def test_columns_by_option(tmp_path: Path) -> None:
@@ -206,3 +206,47 @@ def test_damaged_files_and_no_data_set(root: Path, tmp_path: Path) -> None:
 def test_addresses_are_not_fetched(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="names its image by the URL"):
         HeldImages(tmp_path, None).place("https://example.org/x.png", "train row 0")
+
+
+def test_several_images_in_a_list_and_in_columns(tmp_path: Path) -> None:
+    text = {"question": TEXT, "answer": TEXT}
+    listed = [{"images": [image(1), image(2)], "question": "how?", "answer": "x"}]
+    listed.append({"images": [image(3)], "question": "why?", "answer": "y"})
+    features = {"images": datasets.Sequence(datasets.Image()), **text}
+    folder = write_parquet(tmp_path / "listed", {"train": listed, "validation": listed[:1]}, features)
+    saved = tmp_path / "saved"
+    datasets.DatasetDict({s: as_dataset(listed, features) for s in ("train", "validation")}).save_to_disk(str(saved))
+    columns = [
+        {"image_1": image(1), "image_2": image(2), **listed[0]},
+        {"image_1": image(3), "image_2": None, **listed[1]},
+    ]
+    numbered = write_parquet(
+        tmp_path / "numbered",
+        {"train": columns, "val": columns},
+        {"image_1": datasets.Image(), "image_2": datasets.Image(), **text},
+    )
+    (first, second), *others = (read(root, tmp_path / "ws", "vqa")["train"] for root in (folder, saved, numbered))
+    assert (len(first.images), len(second.images)) == (2, 1)
+    assert len({*first.image_ids, *second.image_ids}) == 3
+    assert [(e.image_ids, e.question) for e in (first, second)] == [
+        (e.image_ids, e.question) for o in others for e in o
+    ][:2]
+    holed = [{"image_1": None, "image_2": image(2), "question": "how?", "answer": "x"}, *columns[1:]]
+    features = {"image_1": datasets.Image(), "image_2": datasets.Image(), **text}
+    with_hole = write_parquet(tmp_path / "hole", {"train": holed, "validation": columns}, features)
+    assert refused(with_hole, "vqa").message == "hole train row 0: column 'image_1' is empty, but a later one is not"
+
+
+def test_the_conventions_for_queries_are_those_of_folder(tmp_path: Path) -> None:
+    rows = [{"image": image(shade), "caption": str(shade)} for shade in range(6)]
+    features = {**IMAGE, "caption": TEXT}
+    for names, held in ((("train", "dev"), 2), (("train", "test"), 2), (("train",), 1)):
+        splits = {name: rows if name == "train" else rows[:2] for name in names}
+        folder = write_parquet(tmp_path / "-".join(names), splits, features)
+        assert len(read(folder, tmp_path / "ws")["validation"]) == held
+        remarks = HubReader(HubOptions()).check(folder, "caption", False).remarks
+        said = {"dev": "", "test": "the test split holds the queries", "train": "1 example held out as queries"}[
+            names[-1]
+        ]
+        assert said in " ".join(remarks)
+    assert "has no split 'validation'" in refused(folder, validation="validation").message
