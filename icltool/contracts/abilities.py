@@ -53,3 +53,27 @@ class OfDataset(Protocol):
     def fingerprint(self) -> str | None:
         """The fingerprint of that version; None if it is not known."""
         ...
+
+
+@runtime_checkable
+class ComparesImages(Protocol):
+    """A retriever that compares images: examples without one are no demonstrations, and queries without one are answered with
+    random ones."""
+
+    @property
+    def compared_images(self) -> frozenset[str]:
+        """The sides whose images are compared: "queries", "demonstrations"."""
+        ...
+
+
+@runtime_checkable
+class CountsLabels(Protocol):
+    """A retriever whose number of demonstrations depends on the labels of the index set."""
+
+    def shots_for(self, labels: Sequence[str]) -> int:
+        """The number for an index set with these labels, its default."""
+        ...
+
+    def remarks_on(self, labels: Sequence[str]) -> Sequence[str]:
+        """Lines for the user about these labels."""
+        ...

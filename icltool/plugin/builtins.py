@@ -328,6 +328,9 @@ def icltool_retrievers() -> list[Registration]:
         Registration("zero-shot", f"{_HERE}.retrievers.zero_shot:ZeroShot", "no demonstrations"),
         Registration("random", f"{_HERE}.retrievers.random:RandomRetriever", "uniformly at random, seeded per query"),
         Registration(
+            "balanced", f"{_HERE}.retrievers.balanced:BalancedRetriever", "as many demonstrations of each class"
+        ),
+        Registration(
             "i2i",
             similarity,
             "query image to demonstration image (SIIR, RICES)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,8 @@ class Inputs:
             self.query_rows = subset(QUERIES, len(self.queries), config.test_size)
             if config.query_size is not None:
                 raise ConfigError("--query-size is for --queries train", "--test-size takes some validation queries")
+        if config.index_per_label is not None:
+            rows = self._per_label(rows, config.index_per_label)
         self.index_rows = rows[subset("evaluate.index", len(rows), config.index_size)]
         self.guard = guard_kinds(config.leak_guard, self.task)
         self._arrays: dict[tuple[frozenset[str], str | None], tuple[IndexSet, QuerySet]] = {}
@@ -83,6 +86,8 @@ class Inputs:
         identity = self.config.identity()
         if self.subset is not None:
             identity["index_subset"] = digest({"ids": self.subset.ids.tolist()})
+        if self.config.index_per_label is not None:
+            identity["index_per_label"] = self.config.index_per_label
         if self.same_split:
             identity.update(queries=self.config.queries, query_size=len(self.query_rows))
         return identity
@@ -130,10 +135,23 @@ class Inputs:
             for query, rows in zip(self.queries.rows(query_rows), chosen, strict=True)
         ]
 
+    @cached_property
+    def index_labels(self) -> tuple[str, ...]:
+        """The labels of the index rows."""
+        return index_set(self.index, {"labels"}, None, self.index_rows).labels
+
     @property
     def examples(self) -> StoredExamples:
         """The examples behind the arrays."""
         return StoredExamples(self.index, self.index_rows, self.queries, self.query_rows)
+
+    def _per_label(self, rows: IntArray, count: int) -> IntArray:
+        """At most `count` of the rows of each label, ascending; fewer of them are among more."""
+        drawn: dict[str, list[int]] = {}
+        order = drawn_ids("evaluate.index_per_label", self.index.ids[rows])
+        for row, example in zip(rows[order].tolist(), self.index.rows(rows[order]), strict=True):
+            drawn.setdefault(example.label, []).append(row)
+        return np.sort(np.array([row for of_label in drawn.values() for row in of_label[:count]], dtype=np.int64))
 
     def _held_out(self) -> IntArray:
         """Rows of the train queries, ascending. ConfigError where it is not said how many, or something else is."""

@@ -17,7 +17,7 @@ from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.specs import Spec, method_names, read_specs
 from icltool.components.interventions.files import WEIGHTS
 from icltool.contracts import Intervention, Retriever
-from icltool.contracts.abilities import HasIdentity, HasRemarks, OfDataset
+from icltool.contracts.abilities import ComparesImages, CountsLabels, HasIdentity, HasRemarks, OfDataset
 from icltool.contracts.arrays import encoder_of
 from icltool.contracts.retriever import EmbeddedBy, HasLengths, HasShots, ReadsCheckpoint, ReadsSequences, ReadsTheQuery
 from icltool.engine.choosing import BY, Chain, Part, is_joint, own_options
@@ -172,6 +172,9 @@ def _choosing(inputs: Inputs, spec: Spec, shots: tuple[int, ...]) -> Method:
         part_label = f"{name}{BY}{encoder}" if encoder else name
         label = spec.label if len(spec.names) == 1 else part_label
         parts.append(_part(inputs, name, label, options, encoder or None))
+    counting = parts[-1].retriever
+    if isinstance(counting, CountsLabels) and "shots" not in inputs.config.model_fields_set:
+        shots = (counting.shots_for(inputs.index_labels),)
     return replace(_chosen_by(parts, spec.label, shots), reversed_order=reversed_order)
 
 
@@ -275,6 +278,7 @@ def _part(inputs: Inputs, name: str, label: str, values: dict[str, Any], by: str
     encoder = _encoder(inputs, retriever, label, by) if needs_vectors(retriever.needs) else None
     if encoder is not None and inputs.config.encoder not in (None, encoder):
         remarks.append(f"{label} reads the embeddings by {encoder}, on which it was trained")
+    remarks += _about_examples(inputs, label, retriever)
     identity = {"retriever": name, **_content(retriever, options), **_arrays(inputs, retriever, encoder)}
     plugin = f"{(entry := load_registry().get('retrievers', name)).distribution} {entry.version}"
     return RetrieverPart(label, retriever, name, options, identity, encoder, tuple(remarks), plugin)
@@ -295,6 +299,24 @@ def _arrays(inputs: Inputs, retriever: Retriever, encoder: str | None) -> dict[s
     if is_joint(retriever):
         added["queries"] = digest({"ids": inputs.queries.ids[inputs.query_rows].tolist()})
     return added
+
+
+def _about_examples(inputs: Inputs, label: str, retriever: Retriever) -> list[str]:
+    """Remarks on the labels of the index set, and on examples without an image in a method that compares images."""
+    remarks = []
+    if isinstance(retriever, CountsLabels):
+        remarks += retriever.remarks_on(inputs.index_labels)
+    sides = retriever.compared_images if isinstance(retriever, ComparesImages) else frozenset()
+    for side, records, rows, fate in (
+        ("queries", inputs.queries, inputs.query_rows, "get random demonstrations"),
+        ("demonstrations", inputs.index, inputs.index_rows, "are not demonstrations"),
+    ):
+        images = records.images if side in sides and records.has_images else []
+        without = sum(not images[row] for row in rows.tolist()) if images else 0
+        if without:
+            noun = "queries" if side == "queries" else "examples of the index set"
+            remarks.append(f"{label}: {without:,} of {len(rows):,} {noun} have no image: they {fate}")
+    return remarks
 
 
 def _check_options(config: EvaluateConfig, names: Sequence[str]) -> None:

@@ -151,6 +151,12 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
         description="examples of the index set to choose demonstrations from, drawn at random; -1 for all",
         json_schema_extra={"group": "Demonstrations", "default": "all"},
     )
+    index_per_label: int | None = Field(
+        default=None,
+        ge=1,
+        description="number of examples of each label to choose demonstrations from, drawn at random",
+        json_schema_extra={**_SHOWN, "default": "all"},
+    )
     index_subset: Path | None = Field(
         default=None,
         description="file that restricts the index set: what a learner of subsets wrote, or one example id per line. A subset "

@@ -138,7 +138,7 @@ class FolderReader(TableReader):
     def _table(self, root: Path) -> tuple[Table, tuple[Path, ...]]:
         """The table, with the columns of `join` and the paths that `image` makes; its files."""
         path, options = find_table(root, self.options.table), self.options
-        table, files = read_table(path), (path,)
+        table, files = read_table(path), [path]
         if options.join is not None:
             further = read_table(find_table(root, options.join))
             keys = [options.id] if options.id else SYNONYMS["id"]
@@ -148,10 +148,10 @@ class FolderReader(TableReader):
                     f"{path} and {further.path} have no column of ids in common",
                     "name it with --option id=COLUMN",
                 )
-            table, files = joined(table, further, key), (path, further.path)
+            table, files = joined(table, further, key), [path, further.path]
         if options.image and "{" in options.image:
             table = with_column(table, options.image)
-        return table, files
+        return table, tuple(files)
 
     def _by_split(self, table: Table, columns: Columns, rows: list[Row]) -> tuple[dict[str, list[Row]], list[str]]:
         """Rows of "train", and of "validation" if the table has them; remarks."""

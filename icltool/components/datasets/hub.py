@@ -134,8 +134,11 @@ class HubReader(TableReader):
                 f"data set {self.name!r}: train and validation are both {self.options.train!r}",
                 "choose two different splits with --option train=SPLIT and --option validation=SPLIT",
             )
-        queries = () if self.share is not None else (self.queries,) if self.chosen else query_names(self.queries)
-        available, share, remarks = self._splits(path, [self.options.train, *queries]), self.share, ()
+        queries: tuple[str, ...] = (
+            () if self.share is not None else (self.queries,) if self.chosen else query_names(self.queries)
+        )
+        remarks: tuple[str, ...] = ()
+        available, share = self._splits(path, [self.options.train, *queries]), self.share
         if len(available) == 1 and "validation" in queries:
             queries = ("test",) if self.chosen else query_names("test")
             available = self._splits(path, [self.options.train, *queries])
@@ -251,9 +254,9 @@ class HubReader(TableReader):
                 cells = without_hole(list_in(cells[0]) if len(cells) == 1 else cells, where, of_image)
                 if not cells and required:
                     images.place(None, where)  # raises DataError
-                placed = [images.place(cell, where, decode) for cell in cells]
-                (path, image_id), *more = placed or [("", None)]
-                yield Row(place, number, values, path, image_id, tuple(more))
+                first: tuple[str, int | None] = images.place(cells[0], where, decode) if cells else ("", None)
+                more = tuple(images.place(cell, where, decode) for cell in cells[1:])
+                yield Row(place, number, values, *first, more)
 
 
 def _ticked(row: Row, ticker: Ticker) -> Row:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from icltool.components.datasets.columns import AnswerKind, ColumnOptions, Columns
 from icltool.components.datasets.official import counted, few, one_line
@@ -121,7 +121,7 @@ class Rows:
         if value is None or value == "":
             return {}
         try:
-            content = json.loads(value) if isinstance(value, str) else value
+            content: Any = json.loads(value) if isinstance(value, str) else value
             texts = {str(name): _texts(text) for name, text in content.items() if text is not None}
             return {name: one_line(text) for name, (text,) in texts.items()}
         except (AttributeError, TypeError, ValueError, RecursionError) as error:
@@ -245,9 +245,9 @@ def _by_row(rows: Rows, task: Task, choices: tuple[str, ...]) -> list[Example]:
     result = []
     for row in rows.rows:
         answer = _answer(rows, row, task, choices)
-        fields = {name: rows.text(row, name) for name in ("question", "text", "style") if name in _fields_of(task)}
+        fields = {name: rows.text(row, name) for name in _fields_of(task) if name in _OWN_TEXTS}
         beside = _beside(rows, row, task)
-        if lacking := _lacking(row, task, answer, {**fields, **beside.get("fields", {}), **beside}):
+        if lacking := _lacking(row, task, answer, fields, beside):
             rows.leave_out(row, _LACKING.get(lacking, f"row without {task.called(lacking)}"))
             continue
         if answer.choices and answer.label not in answer.choices:
@@ -275,11 +275,15 @@ def _by_row(rows: Rows, task: Task, choices: tuple[str, ...]) -> list[Example]:
     return result
 
 
+#: Example's own texts that a task may ask for, beside its rationale.
+_OWN_TEXTS = ("question", "text", "style")
+
+
 def _fields_of(task: Task) -> tuple[str, ...]:
     return (*task.fields, *task.optional)
 
 
-class _Beside(TypedDict, total=False):
+class _Beside(TypedDict):
     """What an example has beside its question and its answers."""
 
     fields: dict[str, str]
@@ -299,9 +303,10 @@ def _beside(rows: Rows, row: Row, task: Task) -> _Beside:
     }
 
 
-def _lacking(row: Row, task: Task, answer: _Answered, texts: Mapping[str, object]) -> str:
+def _lacking(row: Row, task: Task, answer: _Answered, fields: Mapping[str, str], beside: _Beside) -> str:
     """The first field of the task that the row lacks, or the kind of its answers; "" if it has all."""
-    present = {**texts, "image": row.image, "choices": answer.choices}
+    present: dict[str, object] = {**beside["fields"], **fields, "image": row.image, "choices": answer.choices}
+    present["rationale"] = beside["rationale"]
     lacking = next((name for name in task.fields if not present.get(name)), "")
     if not lacking and not any(present.get(name) for name in ("image", "question", "text")):
         lacking = "text"

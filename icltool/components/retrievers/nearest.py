@@ -66,13 +66,14 @@ def _norms(vectors: FloatArray, name: str) -> Float64Array:
 class _Prepared:
     """Data computed once for the vectors of a search: `norms` float64 [N]; `first` int64 [U], the first row of each
     distinct vector; the rows of distinct vector u, ascending, are `order[starts[u] : starts[u + 1]]`; `sample` holds some
-    of the values; `indexes` the indexes built so far, by kind."""
+    of the values; `empty` int64 the rows of zeros, ascending; `indexes` the indexes built so far, by kind."""
 
     norms: Float64Array
     first: IntArray
     order: IntArray
     starts: IntArray
     sample: bytes
+    empty: IntArray
     indexes: dict[str, CandidateIndex] = field(default_factory=dict)
     building: threading.Lock = field(default_factory=threading.Lock)
 
@@ -94,9 +95,16 @@ def _prepare(vectors: FloatArray) -> _Prepared:
     first, codes = distinct_rows(vectors)
     order = np.argsort(codes, kind="stable").astype(np.int64)
     starts = np.searchsorted(codes[order], np.arange(len(first) + 1)).astype(np.int64)
-    prepared = _Prepared(norms, first, order, starts, sample)
+    empty = np.flatnonzero(norms == 1)
+    empty = empty[~vectors[empty].any(axis=1)].astype(np.int64)
+    prepared = _Prepared(norms, first, order, starts, sample, empty)
     _prepared[key] = (weakref.ref(vectors, lambda _: _prepared.pop(key, None)), prepared)
     return prepared
+
+
+def empty_rows(vectors: FloatArray) -> IntArray:
+    """The rows of zeros, int64, ascending: those of examples without an image."""
+    return _prepare(vectors).empty
 
 
 class NearestRows:

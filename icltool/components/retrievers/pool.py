@@ -9,11 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from icltool.components.retrievers.imageless import choose_by_image, compared_images
 from icltool.components.retrievers.nearest import NearestRows, normalised
 from icltool.components.retrievers.options import EmbeddingOptions, PoolOptions
 from icltool.components.retrievers.rows import embeddings, excluded_rows, given_rows
 from icltool.contracts import Float64Array, FloatArray, IndexSet, IntArray, QuerySet
 from icltool.errors import ConfigError
+
+_NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class PoolRetriever(ABC):
     def __init__(self, options: PoolOptions) -> None:
         self.options = options
         self.needs = options.needs | {"among"}
+        self.compared_images = compared_images(options)
 
     def pool_size(self, shots: int) -> int:
         """See HasPoolSize."""
@@ -62,12 +66,16 @@ class PoolRetriever(ABC):
         self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
     ) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. DataError when too few rows are left."""
-        chosen = np.empty((len(queries), shots), dtype=np.int64)
-        candidates = pools(self.name, self.options, index, queries, shots, among)
-        for answer, pool, query_id in zip(chosen, candidates, queries.ids.tolist(), strict=True):
-            if shots:
-                answer[:] = pool.rows[self.choose(pool, shots, query_id, seed)]
-        return chosen
+
+        def choose(queries: QuerySet, among: IntArray | None, without: IntArray) -> IntArray:
+            chosen = np.empty((len(queries), shots), dtype=np.int64)
+            candidates = pools(self.name, self.options, index, queries, shots, among, without)
+            for answer, pool, query_id in zip(chosen, candidates, queries.ids.tolist(), strict=True):
+                if shots:
+                    answer[:] = pool.rows[self.choose(pool, shots, query_id, seed)]
+            return chosen
+
+        return choose_by_image(choose, self.compared_images, index, queries, shots, seed, among)
 
     @abstractmethod
     def choose(self, pool: Pool, shots: int, query_id: int, seed: int) -> Sequence[int] | IntArray:
@@ -75,10 +83,16 @@ class PoolRetriever(ABC):
 
 
 def pools(
-    method: str, options: PoolOptions, index: IndexSet, queries: QuerySet, shots: int, among: IntArray | None = None
+    method: str,
+    options: PoolOptions,
+    index: IndexSet,
+    queries: QuerySet,
+    shots: int,
+    among: IntArray | None = None,
+    without: IntArray = _NONE,
 ) -> Iterator[Pool]:
     """Each query's pool of `options.pool` rows, or of all that do not leak if these are fewer; from its rows of `among`, if
-    given.
+    given. The rows `without` an image are in no pool.
 
     Similarity is the cosine between the query's `options.query` and the rows' `options.demonstration` embedding. Raises
     ConfigError if the pool is smaller than `shots`, DataError if fewer than `shots` rows are left for a query.
@@ -89,9 +103,9 @@ def pools(
             f"--method-option {method}.pool={4 * shots}",
         )
     if among is not None:
-        yield from given_pools(options, index, queries, shots, among)
+        yield from given_pools(options, index, queries, shots, among, without)
         return
-    leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
+    leaking = [excluded_rows(index, queries, position, shots, "query", without) for position in range(len(queries))]
     if shots == 0 or not len(queries):
         for _ in range(len(queries)):
             yield Pool(np.empty(0, np.int64), np.empty((0, 0)), np.empty(0))
@@ -109,15 +123,33 @@ def pools(
 
 
 def given_pools(
-    options: EmbeddingOptions, index: IndexSet, queries: QuerySet, least: int, among: IntArray
+    options: EmbeddingOptions,
+    index: IndexSet,
+    queries: QuerySet,
+    least: int,
+    among: IntArray,
+    without: IntArray = _NONE,
 ) -> Iterator[Pool]:
-    """Each query's rows of `among` int64 [Q, P] as a pool. DataError if these are fewer than `least`."""
+    """Each query's rows of `among` int64 [Q, P] as a pool, without those `without` an image if `least` others are left.
+
+    DataError if `among` has fewer than `least`.
+    """
     search = NearestRows(embeddings(index, options.demonstration))
     vectors = embeddings(queries, options.query)
     for position in range(len(queries)):
-        pool = _pool(search, vectors, position, given_rows(among, queries, position, least))
+        rows = given_rows(among, queries, position, least)
+        if len(without):
+            rows = _with_image(rows, without, least)
+        pool = _pool(search, vectors, position, rows)
         order = np.lexsort((pool.rows, -pool.relevance))
         yield Pool(pool.rows[order], pool.units[order], pool.relevance[order])
+
+
+def _with_image(rows: IntArray, without: IntArray, least: int) -> IntArray:
+    """The rows that have an image, and as many others behind them as `least` needs."""
+    imageless = np.isin(rows, without)
+    count = max(least, int((~imageless).sum()))
+    return rows[np.argsort(imageless, kind="stable")[:count]]
 
 
 def _pool(search: NearestRows, vectors: FloatArray, position: int, rows: IntArray) -> Pool:

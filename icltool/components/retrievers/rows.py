@@ -7,17 +7,23 @@ import numpy as np
 from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet
 from icltool.errors import DataError
 
+_NONE = np.empty(0, dtype=np.int64)
 
-def excluded_rows(index: IndexSet, queries: QuerySet, position: int, count: int, noun: str) -> IntArray:
-    """`index.leaking_rows(queries, position)`, after checking that `count` other rows are left. Raises DataError with the
-    query (called `noun`: "anchor" or "query") and both numbers.
+
+def excluded_rows(
+    index: IndexSet, queries: QuerySet, position: int, count: int, noun: str, without: IntArray = _NONE
+) -> IntArray:
+    """`index.leaking_rows(queries, position)` and the rows `without` an image, ascending, after checking that `count` other rows
+    are left. Raises DataError with the query (called `noun`: "anchor" or "query") and both numbers.
     """
     leaking = index.leaking_rows(queries, position)
+    if len(without):
+        leaking = np.union1d(leaking, without)
     left = len(index) - len(leaking)
     if left < count:
         raise DataError(
             f"{noun} {int(queries.ids[position])}: {count} rows are needed, but only {left} of the index set's "
-            f"{len(index)} do not leak its answer",
+            f"{len(index)} {'have an image and ' if len(without) else ''}do not leak its answer",
             "ask for fewer, or use a larger index set",
         )
     return leaking

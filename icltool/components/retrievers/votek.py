@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 from pydantic import Field
 
+from icltool.components.retrievers.imageless import choose_by_image, compared_images
 from icltool.components.retrievers.nearest import NearestRows
 from icltool.components.retrievers.options import EmbeddingOptions
 from icltool.components.retrievers.rows import embeddings, excluded_rows
@@ -46,6 +47,7 @@ class VoteKRetriever:
     def __init__(self, options: VoteKOptions) -> None:
         self.options = options
         self.needs = options.needs
+        self.compared_images = compared_images(options)
         self._known: dict[tuple[int, bytes], IntArray] = {}
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
@@ -53,11 +55,19 @@ class VoteKRetriever:
 
         Raises DataError when a query has fewer rows left in the subset.
         """
+
+        def choose(queries: QuerySet, among: IntArray | None, without: IntArray) -> IntArray:
+            return self._nearest(index, queries, shots, seed, without)
+
+        return choose_by_image(choose, self.compared_images, index, queries, shots, seed)
+
+    def _nearest(self, index: IndexSet, queries: QuerySet, shots: int, seed: int, without: IntArray) -> IntArray:
+        """The nearest of the subset, which has none of the rows `without` an image."""
         for position in range(len(queries)):
-            excluded_rows(index, queries, position, shots, "query")
+            excluded_rows(index, queries, position, shots, "query", without)
         if not shots or not len(queries):
             return np.empty((len(queries), shots), dtype=np.int64)
-        subset = self.subset(embeddings(index, self.options.demonstration), seed)
+        subset = self.subset(embeddings(index, self.options.demonstration), seed, without)
         leaking = [
             np.flatnonzero(np.isin(subset, index.leaking_rows(queries, position))) for position in range(len(queries))
         ]
@@ -71,16 +81,18 @@ class VoteKRetriever:
         search = NearestRows(embeddings(index, self.options.demonstration)[subset])
         return subset[search.search(embeddings(queries, self.options.query), shots, leaking.__getitem__)]
 
-    def subset(self, vectors: FloatArray, seed: int) -> IntArray:
-        """The selected rows int64 [budget], ascending (all rows if there are no more); cached while the values of `vectors`
-        are the same."""
+    def subset(self, vectors: FloatArray, seed: int, without: IntArray | None = None) -> IntArray:
+        """The selected rows int64 [budget], ascending (all rows if there are no more), none of them in `without`; cached while
+        the values of `vectors` are the same."""
         key = (seed, _digest(vectors))
         if key in self._known:
             return self._known[key]
         options = self.options
         rows = np.arange(len(vectors), dtype=np.int64)
+        if without is not None and len(without):
+            rows = np.setdiff1d(rows, without)
         if len(rows) > options.sample:
-            rows = np.sort(keyed_generator(seed, "retriever.votek").permutation(len(rows))[: options.sample])
+            rows = np.sort(rows[keyed_generator(seed, "retriever.votek").permutation(len(rows))[: options.sample]])
         selected = np.sort(rows[vote_k(vectors[rows], options.budget, options.neighbours, options.discount)])
         self._known = {key: selected}
         return selected
