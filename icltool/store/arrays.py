@@ -49,6 +49,7 @@ def embedded_by(
     has the "image" and "text" embeddings in `needs`. Raises StoreError with the command that creates embeddings, or with the
     choices.
     """
+    dataset = dataset.part("train")
     start, end = f"{dataset.name}-{dataset.task}-train-", ".h5"
     encoders = sorted(p.name[len(start) : -len(end)] for p in workspace.embeddings.glob(f"{start}*{end}"))
     command = f"icltool embed --dataset {dataset.name} --task {dataset.task} --encoder"
@@ -80,6 +81,7 @@ def _fields(path: Path) -> frozenset[str]:
 
 def open_embeddings(workspace: Workspace, dataset: PreparedDataset, split: str, encoder: str) -> EmbeddingFile:
     """The complete embeddings of one split, checked against the data set. StoreError otherwise."""
+    dataset = dataset.part(split)
     path = workspace.embeddings_file(dataset.name, dataset.task, split, encoder)
     command = f"icltool embed --dataset {dataset.name} --task {dataset.task} --encoder {encoder}"
     if not path.is_file():

@@ -85,6 +85,7 @@ class Manifest(_Needed, total=False):
     icltool_version: str
     created: str
     task_definition: dict[str, object]
+    image_namespace: str
     content: str
     provenance: Preparation
 
@@ -110,6 +111,14 @@ class PreparedDataset:
     @property
     def _hint(self) -> str:
         return _again(self.name, self.task, self.manifest)
+
+    def part(self, split: str) -> PreparedDataset:
+        """The data set that this split is prepared in: itself, unless it pairs two (see icltool.store.paired)."""
+        return self
+
+    def identity(self) -> dict[str, Json]:
+        """What artefacts record beside its name, task and fingerprint: of a pair, its two data sets."""
+        return {}
 
     def __repr__(self) -> str:
         return f"PreparedDataset({self.name!r}, {self.task!r}, {str(self.folder)!r})"

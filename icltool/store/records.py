@@ -62,6 +62,7 @@ def write_dataset(
     progress: Progress,
     verify: bool = False,
     declared: Task | None = None,
+    image_namespace: str = "",
 ) -> PreparedDataset:
     """Writes the examples of `splits` to `folder` and returns the opened data set. Examples are read and written in
     batches, so that memory does not grow with the data set. Everything is written to a temporary folder beside `folder`,
@@ -72,6 +73,8 @@ def write_dataset(
     the same data set is prepared again and its images have changed, their current size and time, and with `verify` their
     content, are part of it as well. `declared` is the definition of a task that is not built in: it is stored with the data
     set, and is part of the fingerprint.
+
+    `image_namespace` names what the identities of its images are unique in.
 
     Raises DataError for a split without examples, a repeated split name or a repeated example id; StoreError if another
     process is writing the same data set, the disk is full, or the folder is read-only.
@@ -111,6 +114,8 @@ def write_dataset(
         }
         if definition is not None:
             manifest["task_definition"] = definition
+        if image_namespace:
+            manifest["image_namespace"] = image_namespace
         write_json(temporary / MANIFEST, manifest)
         with writing(folder):
             for file in temporary.rglob("*"):

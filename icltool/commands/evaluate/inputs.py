@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icltool.commands.evaluate.options import EvaluateConfig
+from icltool.config.datasets import chosen_dataset
 from icltool.config.tasks import task_of
 from icltool.contracts import Example, IndexSet, IntArray, QuerySet, Retriever, Task, shown_to
 from icltool.contracts.json import Json
@@ -26,13 +27,12 @@ from icltool.store.arrays import (
     rows_of,
 )
 from icltool.store.artefact import digest
-from icltool.store.records import open_dataset
 from icltool.store.subsets import Subset, read_subset
 from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from icltool.store.embeddings import EmbeddingFile
-    from icltool.store.records import PreparedDataset, Records
+    from icltool.store.records import Records
 
 _VECTORS = frozenset({"image", "text"})
 
@@ -48,14 +48,14 @@ class Inputs:
     def __init__(self, config: EvaluateConfig) -> None:
         self.config = config
         self.workspace: Workspace = Workspace(config.workspace)
-        name, task = self.workspace.choose_dataset(config.dataset, config.task)
-        self.dataset: PreparedDataset = open_dataset(self.workspace.dataset_folder(name, task))
+        self.dataset = chosen_dataset(self.workspace, config.dataset, config.task, config.index_dataset)
+        self._check_pair()
         self.dataset.check_images()
         self.task: Task = task_of(self.dataset)
         self.index: Records = self.dataset.split("train")
         self.splits = ("train", config.queries)
         self.queries: Records = self.dataset.split(config.queries)
-        config.check_images(name, self.queries.most_images)
+        config.check_images(self.dataset.name, max(self.queries.most_images, self.index.most_images))
         self.subset = None if config.index_subset is None else self._subset(config.index_subset)
         rows = np.arange(len(self.index)) if self.subset is None else self._rows_of(self.subset)
         if config.queries == "train":
@@ -76,6 +76,17 @@ class Inputs:
         self._arrays: dict[tuple[frozenset[str], str | None], tuple[IndexSet, QuerySet]] = {}
         self._embeddings: dict[tuple[str, str], EmbeddingFile] = {}
 
+    def _check_pair(self) -> None:
+        """ConfigError for what cannot be combined with the index set of another data set."""
+        paired = self.dataset.part("train") is not self.dataset
+        if paired and self.config.queries == "train":
+            raise ConfigError(
+                f"--queries train takes queries from the index set, which is that of {self.dataset.part('train').name}",
+                f"--dataset {self.dataset.part('train').name} without --index-dataset",
+            )
+        if paired and self.config.ship_data:
+            raise ConfigError("--ship-data sends one data set, and --index-dataset names a second one", "leave it out")
+
     @property
     def same_split(self) -> bool:
         """Whether queries are of the split that demonstrations are of; none of the queries is among these then."""
@@ -83,7 +94,7 @@ class Inputs:
 
     def identity(self) -> dict[str, Json]:
         """What decides the results beside method, shots and seed, as far as options and the subset say it."""
-        identity = self.config.identity()
+        identity = {**self.config.identity(), **self.dataset.identity()}
         if self.subset is not None:
             identity["index_subset"] = digest({"ids": self.subset.ids.tolist()})
         if self.config.index_per_label is not None:
@@ -173,7 +184,7 @@ class Inputs:
                 f"{file} was learned from validation queries, so its results on them cannot be reported",
                 "learn it from train queries",
             )
-        if subset.fingerprint not in (None, dataset.fingerprint):
+        if subset.fingerprint not in (None, dataset.fingerprint, dataset.part("train").fingerprint):
             raise StoreError(
                 f"{file} was made for another data set, or another version of it, than {dataset.name} ({dataset.task})",
                 "check --dataset and --task, or create it again",

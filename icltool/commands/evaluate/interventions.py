@@ -88,7 +88,7 @@ def newest_file(inputs: Inputs, method: str) -> Path:
 
     StoreError with the command that makes one where there is none, and for a training that is unfinished.
     """
-    name, task, workspace = inputs.dataset.name, inputs.dataset.task, inputs.workspace
+    name, task, workspace = inputs.dataset.part("train").name, inputs.dataset.task, inputs.workspace
     folders = [f for f in workspace.checkpoints_of(method, name, task) if (f / WEIGHTS).is_file()]
     command = f"`icltool train {method} --dataset {name} --task {task} --model {inputs.config.model}`"
     if not folders:

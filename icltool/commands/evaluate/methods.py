@@ -256,7 +256,7 @@ def _part(inputs: Inputs, name: str, label: str, values: dict[str, Any], by: str
     options = {**values, **_found_files(inputs, name, values)}
     retriever: Retriever = component("retrievers", name, **options)
     made_for = retriever.fingerprint if isinstance(retriever, OfDataset) else None
-    if isinstance(made_for, str) and made_for != inputs.dataset.fingerprint:
+    if isinstance(made_for, str) and made_for not in _fingerprints(inputs):
         raise StoreError(
             f"{options.get('file', label)} was made for another data set, or another version of it, than "
             f"{inputs.dataset.name} ({inputs.dataset.task})",
@@ -301,9 +301,14 @@ def _arrays(inputs: Inputs, retriever: Retriever, encoder: str | None) -> dict[s
     return added
 
 
+def _fingerprints(inputs: Inputs) -> tuple[str, str]:
+    """Those of the data set, and of the one that the index set is of."""
+    return inputs.dataset.fingerprint, inputs.dataset.part("train").fingerprint
+
+
 def _about_examples(inputs: Inputs, label: str, retriever: Retriever) -> list[str]:
     """Remarks on the labels of the index set, and on examples without an image in a method that compares images."""
-    remarks = []
+    remarks: list[str] = []
     if isinstance(retriever, CountsLabels):
         remarks += retriever.remarks_on(inputs.index_labels)
     sides = retriever.compared_images if isinstance(retriever, ComparesImages) else frozenset()
@@ -362,7 +367,7 @@ def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
     StoreError when there is none, or when no method of the call reads the folder of --checkpoint.
     """
     config, dataset = inputs.config, inputs.dataset
-    newest = functools.partial(inputs.workspace.newest_checkpoint, learner, dataset.name, dataset.task)
+    newest = functools.partial(inputs.workspace.newest_checkpoint, learner, dataset.part("train").name, dataset.task)
     if config.checkpoint is None:
         return newest()
     record = weights_folder(config.checkpoint, "")[0] / "training.json"

@@ -43,6 +43,12 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
         description="task, such as caption, vqa or classification",
         json_schema_extra={"group": "Data", "daily": True, "default": "the first task of the data set"},
     )
+    index_dataset: str | None = Field(
+        default=None,
+        description="prepared data set to take the demonstrations from, of the same task; queries and prompts are those of "
+        "--dataset",
+        json_schema_extra={**_DATA, "complete": "datasets", "default": "the data set of the queries"},
+    )
     methods: tuple[str, ...] = Field(
         default=("random",),
         description="methods to compare: zero-shot, retrievers (random, i2i, mmr …), selectors (lever-lm, pointer), "

@@ -199,6 +199,12 @@ def _notes(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
             f"train queries: {len(inputs.query_rows):,} examples of the index set are queries and never demonstrations. Use "
             "the figures to learn from: a selector or an intervention may have been trained on these examples"
         )
+    if (index := inputs.dataset.part("train")) is not inputs.dataset:
+        queries = inputs.dataset.part("validation")
+        lines.append(
+            f"demonstrations are examples of {index.name}, queries of {queries.name}: ids of the two may be equal, and mean "
+            "different examples"
+        )
     if inputs.subset is not None:
         lines.append(_about_subset(inputs, inputs.subset))
     reads = [m.label for m in settings.methods if m.reads_query_text]

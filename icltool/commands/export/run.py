@@ -23,6 +23,7 @@ from icltool.commands.export.places import input_of, inputs_of
 from icltool.commands.export.selector import export_selector
 from icltool.components.models.chat.chat_format import conversation
 from icltool.components.models.shared.images import read_image
+from icltool.config.datasets import chosen_dataset
 from icltool.config.tasks import task_of
 from icltool.contracts import (
     Example,
@@ -48,7 +49,6 @@ from icltool.store.atomic import replace_file, write_json as write_json_file, wr
 from icltool.store.evaluations import Evaluation, read_evaluation
 from icltool.store.outputs import output_of
 from icltool.store.plans import SPLITS, plan_of_sequences, plan_of_setting, read_plan, write_plan
-from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceFile
 from icltool.store.workspace import Workspace
 
@@ -332,8 +332,8 @@ def _data_address(path: str) -> str:
 def _dataset(config: ExportConfig, source: Path, plan: Plan) -> PreparedDataset:
     """The prepared data set that the ids belong to. StoreError when it is another one than they were chosen from."""
     workspace = Workspace(config.workspace)
-    name, task = workspace.choose_dataset(config.dataset or plan.dataset, config.task or plan.task)
-    dataset = open_dataset(workspace.dataset_folder(name, task))
+    dataset = chosen_dataset(workspace, config.dataset or plan.dataset, config.task or plan.task)
+    name, task = dataset.name, dataset.task
     if plan.fingerprint not in (None, dataset.fingerprint):
         raise StoreError(
             f"{source} was made from another data set, or another version of it, than {name} ({task}) in "

@@ -41,6 +41,11 @@ class GenerateConfig(ModelConfig, ExecutorConfig):
         description="task, such as caption or vqa",
         json_schema_extra={"group": "Data", "daily": True, "default": "the first task of the data set"},
     )
+    index_dataset: str | None = Field(
+        default=None,
+        description="prepared data set to take the demonstrations from, of the same task, with --queries validation",
+        json_schema_extra={**HIDDEN, "group": "Data", "complete": "datasets", "default": "the data set of the queries"},
+    )
     encoder: str | None = Field(
         default=None,
         description="encoder whose embeddings the sampler reads",

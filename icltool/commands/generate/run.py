@@ -144,6 +144,7 @@ def _artefact(
     """(path, provenance) of the sequences file; the path carries a digest of everything that decides its content."""
     identity = {**config.identity(), "dataset": parts.dataset.name, "task": parts.dataset.task, "anchors": anchors}
     identity["encoder"], identity["leak_guard"] = parts.encoder, sorted(parts.guard)
+    identity.update(parts.dataset.identity())
     if config.queries == "train":  # files written before this option existed are the same
         del identity["queries"]
     extra: dict[str, object] = (

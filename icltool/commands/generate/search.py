@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icltool.commands.generate.options import GenerateConfig
+from icltool.config.datasets import chosen_dataset
 from icltool.config.tasks import task_of
 from icltool.contracts import (
     Example,
@@ -24,6 +25,7 @@ from icltool.engine.demonstrations import checked_rows
 from icltool.engine.generation import generation_options
 from icltool.engine.session import FeatureSource, Session
 from icltool.engine.work import Work
+from icltool.errors import ConfigError
 from icltool.plugin.manager import component, load_registry
 from icltool.store.arrays import (
     FeatureTable,
@@ -34,7 +36,6 @@ from icltool.store.arrays import (
     open_others,
     query_set,
 )
-from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -118,8 +119,12 @@ def open_parts(config: GenerateConfig) -> SearchParts:
     """Opens data set, embeddings and components. Raises StoreError if data or embeddings are missing, ConfigError and
     PluginError for wrong components."""
     workspace = Workspace(config.workspace)
-    name, task = workspace.choose_dataset(config.dataset, config.task)
-    dataset = open_dataset(workspace.dataset_folder(name, task))
+    dataset = chosen_dataset(workspace, config.dataset, config.task, config.index_dataset)
+    if dataset.part("train") is not dataset and (config.queries == "train" or config.ship_data):
+        raise ConfigError(
+            "--index-dataset is for --queries validation, and not for --ship-data",
+            f"sequences to train on are searched within {dataset.part('train').name}: --dataset {dataset.part('train').name}",
+        )
     dataset.check_images()
     sampler: Sampler = component("samplers", config.sampler, **config.sampler_options)
     scorer_options = dict(config.scorer_options)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from icltool.commands.prepare.options import PrepareConfig
 from icltool.components.tasks import BUILT_IN
+from icltool.config.datasets import namespace_of
 from icltool.config.tasks import named_task
 from icltool.contracts import (
     DatasetReader,
@@ -313,7 +314,10 @@ def _write(
     if config.task_file is not None:
         provenance["task_file"] = str(config.task_file.expanduser().absolute())
     default = reader.tasks[0]
-    dataset = write_dataset(folder, reader.name, task, default, splits, provenance, progress, config.verify, declared)
+    namespace = namespace_of(reader, config.name)
+    dataset = write_dataset(
+        folder, reader.name, task, default, splits, provenance, progress, config.verify, declared, namespace
+    )
     return dataset.manifest
 
 

@@ -63,6 +63,7 @@ class CocoReader(FileReader):
     captions files.
     """
 
+    image_namespace = "coco"
     name: str
     tasks = ("caption",)
     #: Year of the release.

@@ -68,6 +68,7 @@ class CocoKarpathyReader(FileReader):
     whose keys "train", "val" and "development" are our splits.
     """
 
+    image_namespace = "coco"
     name = "coco-karpathy"
     tasks = ("caption",)
 

@@ -70,6 +70,7 @@ class VqaReader(FileReader):
     question is the example's text. An image's group comes from `near_duplicates.json` beside the question files.
     """
 
+    image_namespace = "coco"
     name: str
     tasks = ("vqa",)
     title: ClassVar[str]

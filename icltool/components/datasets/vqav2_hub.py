@@ -17,6 +17,7 @@ class VQAv2HubReader(HubReader):
     the groups of a file near_duplicates.json.
     """
 
+    image_namespace = "coco"
     name = "vqav2-hub"
     tasks = ("vqa",)
     options_model = SplitOptions

@@ -9,6 +9,7 @@ from pathlib import Path
 from icltool.errors import StoreError
 from icltool.store.inventory.artefact import Artefact
 from icltool.store.inventory.inspection import COMPLETE, LEFTOVER, UNFINISHED, Facts
+from icltool.store.paired import names_of_pair, pair_fingerprint
 from icltool.store.prepared import open_dataset
 from icltool.store.workspace import Workspace
 
@@ -104,12 +105,24 @@ class _Lineage:
         if artefact.kind not in _OF_DATA or not facts.dataset or not facts.dataset_fingerprint:
             return facts.stale
         named = f"{facts.dataset} ({facts.task})"
-        prepared = self._fingerprints.get(_of(artefact))
+        prepared = self._prepared_as(artefact)
         if prepared is None:
             return f"its data set {named} is gone"
         if prepared not in ("", facts.dataset_fingerprint):
             return f"its data set {named} has changed"
         return facts.stale
+
+    def _prepared_as(self, artefact: Artefact) -> str | None:
+        """The fingerprint of the prepared data set, or pair of data sets, that an artefact is of; None if it is not there."""
+        names = self._of_pair(artefact)
+        if names is None:
+            return self._fingerprints.get(_of(artefact))
+        queries, index = (self._fingerprints[name, artefact.facts.task] for name in names)
+        return pair_fingerprint(queries, index)
+
+    def _of_pair(self, artefact: Artefact) -> tuple[str, str] | None:
+        prepared = {name for name, task in self._fingerprints if task == artefact.facts.task}
+        return names_of_pair(artefact.facts.dataset, prepared)
 
     def _sources_of(self, artefact: Artefact) -> Iterator[Artefact]:
         """The artefacts in the workspace that it was made from."""
@@ -122,6 +135,8 @@ class _Lineage:
         prepared = self._names.get(("datasets", f"{facts.dataset}/{facts.task}"))
         if prepared is not None and prepared.facts.fingerprint == facts.dataset_fingerprint:
             yield prepared
+        for name in self._of_pair(artefact) or ():
+            yield from filter(None, [self._names.get(("datasets", f"{name}/{facts.task}"))])
         yield from (self._embeddings[mark] for mark in facts.embeddings if mark in self._embeddings)
         if ("sequences", facts.sequences) in self._names:
             yield self._names["sequences", facts.sequences]

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from icltool.config.datasets import chosen_dataset
 from icltool.contracts import Example
-from icltool.errors import StoreError
+from icltool.errors import ConfigError, StoreError
 from icltool.store.failures import failures_file, read_failures
-from icltool.store.records import PreparedDataset, open_dataset
+from icltool.store.records import PreparedDataset
 from icltool.store.workspace import Workspace
 
 
@@ -77,8 +78,8 @@ class Examples:
         faults: list[str] = []
         for root in dict.fromkeys(workspaces):
             try:
-                dataset = open_dataset(Workspace(root).dataset_folder(self.key.name, self.key.task))
-            except StoreError as error:
+                dataset = chosen_dataset(Workspace(root), self.key.name, self.key.task)
+            except (StoreError, ConfigError) as error:
                 faults.append(error.message)
                 continue
             if self.key.fingerprint in ("", dataset.fingerprint):
