@@ -25,7 +25,7 @@ from icltool.components.datasets.labelled_rows import Row, Rows, as_sets, exampl
 from icltool.components.datasets.official import counted, few
 from icltool.components.datasets.places import chosen_root
 from icltool.components.datasets.reader import TableReader
-from icltool.components.datasets.tables import Table, find_table, joined, read_table, with_column
+from icltool.components.datasets.tables import Table, find_table, joined, read_table, with_column, with_label
 from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, file_exists, group_code, open_file
 from icltool.errors import ConfigError, DataError
 
@@ -56,6 +56,9 @@ class FolderOptions(ColumnOptions):
         None, description="column of the split, whose values are train, validation (val, dev) or test"
     )
     style: str | None = Field(None, description="column of the style, for the task style")
+    onehot: bool | None = Field(
+        None, description="labels stand in a column for each class, 1 in that of the row's class and 0 in the others"
+    )
     validation: SplitOrShare | None = Field(
         None,
         description=f"split that queries are read from, or the share of the training images to hold out for them ({SHARE})",
@@ -149,6 +152,8 @@ class FolderReader(TableReader):
                     "name it with --option id=COLUMN",
                 )
             table, files = joined(table, further, key), [path, further.path]
+        if options.onehot:
+            table = with_label(table)
         if options.image and "{" in options.image:
             table = with_column(table, options.image)
         return table, tuple(files)

@@ -113,6 +113,26 @@ def with_column(table: Table, pattern: str) -> Table:
     return Table(table.path, (*table.columns, pattern), rows)
 
 
+def with_label(table: Table) -> Table:
+    """The table with a column "label" in place of the columns that hold nothing but 0 and 1: the name of the one that is 1.
+    Raises DataError for a row in which none or several are 1, and for fewer than two such columns."""
+    kinds = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": 0, "None": 0}
+    classes = [c for c in table.columns if all(str(values.get(c)) in kinds for _, values in table.rows)]
+    if len(classes) < 2:
+        raise DataError(f"{table.path} has no columns of 0 and 1", "leave out --option onehot=true")
+    rows: list[tuple[int, Mapping[str, object]]] = []
+    for line, values in table.rows:
+        names = [name for name in classes if kinds[str(values.get(name))]]
+        if len(names) != 1:
+            raise DataError(
+                f"{table.path} line {line}: {len(names) or 'none'} of the columns of classes is 1, but one must be",
+                f"columns of classes: {few(classes)}",
+            )
+        others = {column: value for column, value in values.items() if column not in classes}
+        rows.append((line, {**others, "label": names[0]}))
+    return Table(table.path, (*(c for c in table.columns if c not in classes), "label"), rows)
+
+
 def _decoded(path: Path) -> str:
     try:
         content = read_whole(path)

@@ -273,3 +273,13 @@ def test_tables_that_cannot_be_joined(root: Path) -> None:
     (root / "more.csv").write_text("number,answer\n5,x\n")
     assert "no column of ids in common" in fault(root, "vqa", table, table="t.csv", join="more.csv")
     assert "has no column 'name' for {name}.png" in fault(root, "vqa", table, table="t.csv", image="{name}.png")
+
+
+def test_labels_in_a_column_for_each_class(root: Path) -> None:
+    table = "filename,forest,river,split\na.png,1,0,train\nb.png,0,1,train\nc.png,0,1.0,val\n"
+    (example,) = queries(root, PICTURED, table, onehot=True)
+    assert (example.label, example.choices) == ("river", ("forest", "river"))
+    assert fault(root, PICTURED, table.replace("b.png,0", "b.png,1"), onehot=True).startswith(
+        "line 3: 2 of the columns of classes is 1"
+    )
+    assert fault(root, PICTURED, "filename,label\na.png,x\nb.png,y\n", onehot=True) == "has no columns of 0 and 1"
