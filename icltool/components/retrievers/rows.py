@@ -13,8 +13,8 @@ _NONE = np.empty(0, dtype=np.int64)
 def excluded_rows(
     index: IndexSet, queries: QuerySet, position: int, count: int, noun: str, without: IntArray = _NONE
 ) -> IntArray:
-    """`index.leaking_rows(queries, position)` and the rows `without` an image, ascending, after checking that `count` other rows
-    are left. Raises DataError with the query (called `noun`: "anchor" or "query") and both numbers.
+    """`index.leaking_rows(queries, position)` and the rows `without` an image, ascending, after checking that `count` other
+    rows are left. Raises DataError with the query (called `noun`: "anchor" or "query") and both numbers.
     """
     leaking = index.leaking_rows(queries, position)
     if len(without):
