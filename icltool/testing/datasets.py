@@ -102,7 +102,8 @@ def _check_example(example: Example, task: str) -> None:
     tuple_of_text = isinstance(example.references, tuple) and all(isinstance(r, str) for r in example.references)
     expect(tuple_of_text, f"{where}: `references` must be a tuple of strings")
     for field in task_named(task).fields if task in BUILT_IN else ():
-        expect(bool(getattr(example, field)), f"{where}: the task {task!r} needs {field!r}")
+        present = bool(getattr(example, field)) or (field == "text" and bool(alone))
+        expect(present, f"{where}: the task {task!r} needs {field!r}")
     for image in example.images:
         _check_image(Path(image_file(image)), where)
 
