@@ -424,6 +424,8 @@ def icltool_metrics() -> list[Registration]:
         ),
         Registration("accuracy", f"{_HERE}.metrics.accuracy:Accuracy", "answers that equal a reference, %"),
         Registration("macro-f1", f"{_HERE}.metrics.macro_f1:MacroF1", "F1, averaged over labels, %"),
+        Registration("mmmu-open", f"{_HERE}.metrics.mmmu_open:MmmuOpen", "open answers by MMMU's rule, %"),
+        Registration("top-5", f"{_HERE}.metrics.top_5:TopFive", "right choices among the five best, %"),
         Registration("mean-rank", f"{_HERE}.metrics.mean_rank:MeanRank", "mean rank of the right choice; 1 is best"),
         Registration("auc", f"{_HERE}.metrics.auc:Auc", "area under the ROC curve of ranked choices, %"),
     ]

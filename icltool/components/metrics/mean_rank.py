@@ -22,7 +22,7 @@ class MeanRank:
     name = "mean-rank"
     scale = 1.0
     #: The tasks that this metric is meant for; on others a remark says so.
-    tasks = ("inference-choice", "classification")
+    tasks = ("inference-choice", "classification", "multiple-choice")
 
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:
         """Nothing: ranks have no corpus statistics."""
@@ -46,15 +46,15 @@ class MeanRank:
         return figures
 
 
-def rank_of_right(judgement: Judgement) -> float:
+def rank_of_right(judgement: Judgement, metric: str = "mean-rank") -> float:
     """The rank of the first reference among the choices; 1 is best, ties count as the mean of the places that they take.
-    DataError where it is none of the choices, or there are none."""
+    DataError where it is none of the choices, or there are none, in the name of the metric."""
     values = np.array(list(judgement.log_probs.values()), dtype=np.float64)
     reference = plain(judgement.references[0])
     right = [place for place, choice in enumerate(judgement.log_probs) if plain(choice) == reference]
     if not right:
         raise DataError(
-            "mean-rank needs the log-probability of each choice, the right answer's among them",
+            f"{metric} needs the log-probability of each choice, the right answer's among them",
             "it judges tasks whose choices are ranked, such as 'inference-choice'",
         )
     of_right = values[right[0]]

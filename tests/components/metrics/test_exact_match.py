@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, strategies as st
 
 from icltool.components.metrics.exact_match import ExactMatch
 from icltool.components.metrics.vqa_accuracy import VQAAccuracy, accuracy
+from icltool.config.metrics import named_metric
 from icltool.contracts import too_few_references
+from icltool.errors import ConfigError, PluginError
+from icltool.plugin.manager import component
 
 
 @pytest.mark.parametrize(
@@ -46,3 +52,31 @@ def test_what_is_too_few_is_said() -> None:
     assert fault is not None
     assert "needs 4 reference answers" in fault.message
     assert "some questions have only 2" in fault.message
+
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "benchmarks_choices.json"
+
+
+@pytest.mark.parametrize("norm", ["strict", "llava", "lmms", "vlm-evaluation"])
+def test_each_norm_equals_its_published_evaluator(norm: str) -> None:
+    cases = json.loads(FIXTURE.read_text())["gqa"]
+    assert len(cases) == 170
+    metric = component("metrics", "exact-match", norm=norm)
+    scores = metric.score([case["prediction"] for case in cases], [[case["answer"]] for case in cases])
+    assert scores.tolist() == [case[norm] for case in cases]
+    assert 0 < scores.mean() < 1
+
+
+def test_an_unknown_norm_is_one_line_with_the_norms() -> None:
+    with pytest.raises(ConfigError, match="norm") as caught:
+        named_metric("exact-match:norm=lms")
+    assert "lmms" in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_metric_is_named_with_its_options() -> None:
+    assert named_metric("exact-match:norm=strict").score(["A cat"], [["a cat"]]).tolist() == [0]
+    assert named_metric("exact-match").score(["A cat"], [["a cat"]]).tolist() == [1]
+    with pytest.raises(ConfigError, match="NAME:OPTION=VALUE"):
+        named_metric("exact-match:lmms")
+    with pytest.raises(PluginError, match="unknown metric 'exact-mach'"):
+        named_metric("exact-mach:norm=lmms")
