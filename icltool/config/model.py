@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
+from icltool.components.metrics.choice_letter import chosen_letter
 from icltool.config.adapters import adapter_of, fine_tuned_name
 from icltool.config.base import HIDDEN, StageConfig, place
 from icltool.contracts import PromptFile, packaged_prompt, read_prompt
@@ -356,4 +357,5 @@ class ModelConfig(LvlmConfig):
             prefix_bytes=prefix_bytes(self.prefix_cache_mb, model),
             image_workers=self.image_workers,
             image_store=self.image_store(model) if store else None,
+            letter=chosen_letter,
         )

@@ -2,8 +2,10 @@
 its errors."""
 
 from icltool.contracts.arrays import NO_IMAGE, Float64Array, FloatArray, IndexSet, IntArray, QuerySet, group_code
+from icltool.contracts.choices import answer_shown, choice_letters, choice_names, holds_images
 from icltool.contracts.dataset import (
     DatasetReader,
+    DefinesTasks,
     MakesFiles,
     NamedAfterFiles,
     NamesMetrics,
@@ -109,6 +111,7 @@ __all__ = [
     "CorpusMetric",
     "CountsTokens",
     "DatasetReader",
+    "DefinesTasks",
     "Encoder",
     "EndsWork",
     "EvaluationLearner",
@@ -186,12 +189,16 @@ __all__ = [
     "TrainingSet",
     "UnitFailure",
     "Valuation",
+    "answer_shown",
     "archive_and_member",
     "archive_members",
     "blanked",
+    "choice_letters",
+    "choice_names",
     "file_exists",
     "file_stamp",
     "group_code",
+    "holds_images",
     "image_error",
     "image_file",
     "image_reference",

@@ -100,6 +100,16 @@ class ReadsDeclaredTasks(Protocol):
 
 
 @runtime_checkable
+class DefinesTasks(Protocol):
+    """Ability of a reader that defines a task in its own way: a classification of images alone."""
+
+    def definition(self, task: str) -> Task | None:
+        """Once `check` has been called: the definition, which is kept with the data set; None for that of the registered
+        task."""
+        ...
+
+
+@runtime_checkable
 class SupportsVerification(Protocol):
     """Ability of a reader that shows progress while it opens every image."""
 

@@ -125,7 +125,8 @@ class Choosing(TypedDict):
 
 class SettingFacts(TypedDict, total=False):
     """The facts about a setting besides its figures. `digest` identifies all that decides its demonstrations or weights;
-    `by` has figures by column, value and metric; only a mean over seeds has `seeds` and `sd` (by metric)."""
+    `by` has figures by column, value and metric; `unreadable` counts the answers that nothing could be extracted from; only a
+    mean over seeds has `seeds` and `sd` (by metric)."""
 
     digest: str
     options: dict[str, Json]
@@ -138,6 +139,7 @@ class SettingFacts(TypedDict, total=False):
     by: dict[str, dict[str, dict[str, float]]]
     leaks: dict[str, int]
     copies: Copies
+    unreadable: int
     gains: Gains
     orders: Orders
     seeds_alike: list[int]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field as DataclassField, dataclass, field, fields
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from icltool.errors import ConfigError
 
@@ -29,9 +30,48 @@ OWN_FIELDS = ("image", "question", "text", "style", "choices", "rationale")
 #: of several people to a question; the label of a class.
 Answers = Literal["captions", "caption", "answers", "label"]
 
+#: How the answer is chosen among an example's choices: the most probable text, or the most probable letter where the prompt
+#: lists the choices as "A. …"; or the model writes a letter.
+RankBy = Literal["text", "letter", "generate"]
+#: How the log-probabilities of a choice's tokens are combined.
+RankNorm = Literal["mean", "sum"]
+#: What is taken from a continuation as the answer, beside a regular expression.
+NamedExtract = Literal["first-line", "number", "yes-no", "letter"]
+_NAMED_EXTRACTS: tuple[str, ...] = ("first-line", "number", "yes-no", "letter")
+
 #: Fields that a representation names only if they are set.
 _LATER = ("closing", "system", "demonstration", "answer", "separator", "after_image", "label_words")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+class Pattern(BaseModel):
+    """A regular expression with one group, which is the answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    regex: str
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Pattern:
+        try:
+            groups = re.compile(self.regex).groups
+        except re.error as error:
+            raise ValueError(f"{self.regex!r} is not a regular expression: {error}") from error
+        if groups != 1:
+            raise ValueError(f"the regular expression needs exactly one group, the answer; {self.regex!r} has {groups}")
+        return self
+
+
+def _extract(value: object) -> object:
+    if value is None or isinstance(value, Pattern) or value in _NAMED_EXTRACTS:
+        return value
+    if isinstance(value, Mapping) and set(value) == {"regex"} and isinstance(value["regex"], str):
+        return Pattern(regex=value["regex"])
+    names = ", ".join(f'"{name}"' for name in _NAMED_EXTRACTS)
+    raise ValueError(f'must be {names} or {{ regex = "…" }}, got {value!r}')
+
+
+Extract = Annotated[NamedExtract | Pattern, BeforeValidator(_extract)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,16 +150,39 @@ class Task(BaseModel):
     num_beams: Annotated[int, Field(ge=1, description="beams of the search for an answer")] = 3
     length_penalty: Annotated[float, Field(description="exponent of the length in a beam's score")] = 0.0
     prompts: Annotated[dict[str, TaskFormat], Field(description="how each template asks, by its name")] = {}
+    extract: Annotated[Extract | None, Field(description="what is taken from a continuation as the answer")] = None
+    rank_by: Annotated[RankBy, Field(description="how the answer is chosen among the choices")] = "text"
+    rank_norm: Annotated[RankNorm, Field(description="how the log-probabilities of a choice's tokens are combined")] = (
+        "mean"
+    )
+    letter_rule: Annotated[str, Field(description="how a letter is read in a written answer")] = "strict"
+    letter_prompts: Annotated[
+        dict[str, TaskFormat],
+        Field(description="how each template asks where {choices} are listed and the answer is a letter"),
+    ] = {}
+    image_prompts: Annotated[
+        dict[str, TaskFormat], Field(description="how each template asks in data sets without the texts of `fields`")
+    ] = {}
 
     @model_validator(mode="after")
     def _fits(self) -> Task:
-        if self.prompts and "completion" not in self.prompts:
-            raise ValueError('prompts need one for "completion"')
         held = {*self.fields, *self.optional}
-        for template, prompt in self.prompts.items():
-            missing = sorted(set(_PLACEHOLDER.findall(prompt.query)) - held)
-            if missing:
-                raise ValueError(f"the prompt for {template} asks for {{{missing[0]}}}, which is not a field")
+        tables = {"prompts": self.prompts, "letter_prompts": self.letter_prompts, "image_prompts": self.image_prompts}
+        for table, prompts in tables.items():
+            if prompts and "completion" not in prompts:
+                raise ValueError(f'{table} need one for "completion"')
+            for template, prompt in prompts.items():
+                missing = sorted(set(_PLACEHOLDER.findall(prompt.query)) - held)
+                if missing:
+                    raise ValueError(f"the prompt for {template} asks for {{{missing[0]}}}, which is not a field")
+        if self.letter_prompts:
+            _list_choices("letter_prompts", self.letter_prompts)
+        if self.rank_by != "text" and not self.ranked:
+            raise ValueError(f'rank_by = "{self.rank_by}" is for tasks with ranked = true')
+        if self.ranked and self.extract is not None:
+            raise ValueError("extract is for answers that the model writes, and ranked = true ranks choices")
+        if (self.rank_by != "text" and not self.letter_prompts) or self.extract == "letter":
+            _list_choices("prompts", self.prompts)
         return self
 
     @property
@@ -140,6 +203,71 @@ class Task(BaseModel):
         """Whether the text by which examples are compared is the very one that is to be written."""
         return self.answers in ("captions", "caption") and not {"question", "text"} & set(self.fields)
 
+    @property
+    def textless(self) -> bool:
+        """Whether an example needs a label, and no text that it is the label of. The text of a demonstration is then its label,
+        and that of a query is empty."""
+        return self.answers == "label" and not {"question", "text"} & set(self.fields)
+
+    @property
+    def lettered(self) -> bool:
+        """Whether prompts show the letter of an example's label."""
+        return self.rank_by != "text" or self.extract == "letter"
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether an answer is one of the example's choices."""
+        return self.ranked or self.extract == "letter"
+
+    def ranked_by(self, how: RankBy | None, norm: RankNorm | None = None, rule: str | None = None) -> Task:
+        """The task with its answers chosen among the choices in this way; None stands for the task's own.
+
+        Raises ConfigError for a task that does not rank choices, or has no prompts that list them.
+        """
+        if not self.ranked:
+            if self.extract == "letter" and rule and not how and not norm:
+                return self.model_copy(update={"letter_rule": rule})
+            option = next(
+                (o for o, v in (("--rank-by", how), ("--rank-norm", norm), ("--letter-rule", rule)) if v), None
+            )
+            if option is not None:
+                raise ConfigError(
+                    f"{option}: the answers of task {self.name!r} are not ranked choices",
+                    f"leave out {option}, or prepare the data set for --task multiple-choice",
+                )
+            return self
+        how = how or self.rank_by
+        update: dict[str, Any] = {"rank_by": how, "rank_norm": norm or self.rank_norm}
+        update["letter_rule"] = rule or self.letter_rule
+        if how != "text":
+            update["prompts"] = self.letter_prompts or self.prompts
+            if not all("{choices}" in prompt.query for prompt in update["prompts"].values()):
+                raise ConfigError(
+                    f"--rank-by {how}: the prompts of task {self.name!r} do not list the choices",
+                    "--rank-by text, or a task file whose letter_prompts contain {choices}",
+                )
+        if how == "generate":
+            update |= {"ranked": False, "extract": "letter"}
+        return self.model_copy(update=update)
+
+    def without_text(self) -> Task:
+        """The task for a data set whose examples have images and labels, and no texts."""
+        return self.model_copy(
+            update={"fields": ("image",), "optional": (), "prompts": self.image_prompts, "image_prompts": {}}
+        )
+
+    def definition(self) -> dict[str, Any]:
+        """Its keys, as the manifest of a data set holds them: those of LATER_KEYS only if they are set, so that fingerprints
+        of tasks that were there before these keys stay as they were."""
+        values = self.model_dump(mode="json")
+        for table in ("prompts", "letter_prompts", "image_prompts"):
+            for template, prompt in getattr(self, table).items():
+                unset = {one.name for one in fields(TaskFormat) if getattr(prompt, one.name) == _default(one)}
+                content = values[table][template]
+                values[table][template] = {k: v for k, v in content.items() if k not in unset & LATER_FORMAT_KEYS}
+        unset = {key for key in LATER_KEYS if getattr(self, key) == type(self).model_fields[key].default}
+        return {key: value for key, value in values.items() if key not in unset}
+
     def called(self, one: str) -> str:
         """What a field is called in tables and on pages: "clue" for the question of an inference."""
         return self.names.get(one, one)
@@ -154,6 +282,18 @@ class Task(BaseModel):
             f"task {self.name!r} has no prompt for the template {names[0]!r}",
             f"its prompts: {', '.join(self.prompts)}",
         )
+
+
+#: Keys of tasks, and of their prompts, that were added after manifests had been written.
+LATER_FORMAT_KEYS = frozenset(("system", "demonstration", "answer", "separator", "after_image", "label_words"))
+LATER_KEYS = ("extract", "rank_by", "rank_norm", "letter_rule", "letter_prompts", "image_prompts")
+
+
+def _list_choices(table: str, prompts: Mapping[str, TaskFormat]) -> None:
+    """Raises ValueError for a prompt that does not list the choices whose letter is the answer."""
+    without = [template for template, prompt in prompts.items() if "{choices}" not in prompt.query]
+    if without or not prompts:
+        raise ValueError(f"{'.'.join([table, *without[:1]])} must contain {{choices}}: the answer is the letter of one")
 
 
 def task_name(task: Task | str) -> str:
@@ -185,9 +325,16 @@ def task_from(content: Mapping[str, Any], where: str) -> Task:
         first = (unknown or errors)[0]
         key = ".".join(str(part) for part in first["loc"])
         reason = "no such key" if unknown else first["msg"].removeprefix("Value error, ")
-        keys = [one.name for one in fields(TaskFormat)] if key.startswith("prompts.") else list(Task.model_fields)
-        hint = f"the keys there: {', '.join(keys)}" if unknown else "correct it"
+        hint = _known_keys(first["loc"]) if unknown else "correct it"
         raise ConfigError(f"{where}: {key}: {reason}" if key else f"{where}: {reason}", hint) from error
+
+
+def _known_keys(location: Sequence[int | str]) -> str:
+    """The hint for an unknown key: the nearest key, and all that there are."""
+    of_prompt = len(location) > 1 and str(location[0]).endswith("prompts")
+    keys = [one.name for one in fields(TaskFormat)] if of_prompt else list(Task.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), keys, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"the keys there: {', '.join(keys)}"
 
 
 def _parsed(text: str, where: str) -> Task:

@@ -8,6 +8,7 @@ from typing import Literal
 from icltool.contracts import GenerationOptions, Model, Task
 from icltool.engine.batching import BatchSize
 from icltool.engine.devices import device_of, device_type
+from icltool.engine.extraction import ReadsLetter
 from icltool.engine.image_cache import FeatureStore, open_image_cache
 from icltool.engine.parity import parity_note
 from icltool.engine.session import PREFIX_BYTES, PREFIX_SHARE, FeatureSource, Session
@@ -24,10 +25,11 @@ def open_session(
     prefix_bytes: int = PREFIX_BYTES,
     image_workers: int | Literal["auto"] = 0,
     image_store: FeatureStore | None = None,
+    letter: ReadsLetter | None = None,
 ) -> Session:
     """A Session with an image-feature cache of `cache_bytes` and a prefix cache of `prefix_bytes`, as far as the model supports
-    them (0: no cache). `image_workers` processes prepare images, `image_store` keeps their features for later runs. The
-    session must be closed.
+    them (0: no cache). `image_workers` processes prepare images, `image_store` keeps their features for later runs, `letter`
+    reads letters in answers. The session must be closed.
 
     With untested releases of other packages, caches that change the model's results are not used."""
     if model is not None and (cache_bytes > 0 or prefix_bytes > 0):
@@ -38,9 +40,9 @@ def open_session(
             ),
         )
         if note:
-            return Session(task, model, generation, batch_size, None, lookup, corpus, remarks=[note])
+            return Session(task, model, generation, batch_size, None, lookup, corpus, remarks=[note], letter=letter)
     cache = open_image_cache(model, cache_bytes, image_workers, image_store)
-    return Session(task, model, generation, batch_size, cache, lookup, corpus, prefix_bytes)
+    return Session(task, model, generation, batch_size, cache, lookup, corpus, prefix_bytes, letter=letter)
 
 
 def prefix_bytes(megabytes: int | None, model: Model | None) -> int:

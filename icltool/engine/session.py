@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from icltool.contracts import (
 )
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU, Batches, BatchSize
 from icltool.engine.devices import device_type
+from icltool.engine.extraction import ReadsLetter, extracted
 from icltool.engine.image_cache import ImageFeatureCache
 from icltool.engine.work import Work
 
@@ -42,6 +44,7 @@ class Session:
     If the model is SupportsPrefixCache and `prefix_bytes` is positive, a shared prefix of several prompts is computed once;
     otherwise each prompt is computed whole.
 
+    `letter` reads the letter of a choice in an answer, for tasks that extract one (see `icltool.engine.extraction`).
     `lookup(kind, examples)` returns stored embeddings, `corpus()` the references of the index set; both may be omitted if no
     scorer needs them. `model` is None for scorers without a model. `batch_size` "auto" finds the largest size that fits; any
     size is halved when memory runs out. `notes` are lines for the user about it.
@@ -58,6 +61,7 @@ class Session:
         corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
         prefix_bytes: int = 0,
         remarks: Sequence[str] = (),
+        letter: ReadsLetter | None = None,
     ) -> None:
         self.task = task
         self.model = model
@@ -69,6 +73,7 @@ class Session:
         self._lookup = lookup
         self._corpus = corpus
         self._remarks = tuple(remarks)
+        self._letter = letter
         self.prompts_scored = 0
         #: Whether later prompts may share what precedes the query of a scored prompt. A search sets it.
         self.keeps_prefixes = False
@@ -164,7 +169,7 @@ class Session:
 
         Its scores depend on the prompt alone, so they decide ties up to rounding.
         """
-        return Session(self.task, self.model, self.generation, 1, None, self._lookup, self._corpus)
+        return Session(self.task, self.model, self.generation, 1, None, self._lookup, self._corpus, letter=self._letter)
 
     def target_scores(self, requests: Sequence[ScoringRequest]) -> list[TargetScore]:
         prompts = self._prompts(requests)
@@ -188,7 +193,12 @@ class Session:
             raw = self._prefixes.answers(prompts, self.generation, features)
         else:
             raw = self._batches.run(prompts, lambda part, size: model.generate(part, self.generation, size, features))
-        return [(p, text, model.clean(self.task, text)) for p, text in zip(prompts, raw, strict=True)]
+        answers = [self._answer(r.query, text) for r, text in zip(requests, raw, strict=True)]
+        return list(zip(prompts, raw, answers, strict=True))
+
+    def prompt(self, request: ScoringRequest) -> Prompt:
+        """The prompt of the request, without a target."""
+        return replace(self._prompts([request])[0], target="")
 
     def features(self, kind: str, examples: Sequence[Example]) -> FloatArray:
         if self._lookup is None:
@@ -203,6 +213,12 @@ class Session:
     def _prompts(self, requests: Sequence[ScoringRequest]) -> list[Prompt]:
         model = self._needed_model()
         return [model.prompt(self.task, r.demonstrations, r.query) for r in requests]
+
+    def _answer(self, query: Example, raw: str) -> str:
+        model = self._needed_model()
+        if not isinstance(self.task, Task):
+            return model.clean(self.task, raw)
+        return extracted(self.task, query, raw, partial(model.clean, self.task), self._letter)
 
     def _features(self, prompts: Sequence[Prompt]) -> dict[str, Tensor] | None:
         if self.cache is None:

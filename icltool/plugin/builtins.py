@@ -216,10 +216,12 @@ def icltool_tasks() -> list[Registration]:
         for name, summary in (
             ("caption", "a sentence about the image"),
             ("vqa", "a short answer to a question about the image"),
-            ("classification", "the label of a text, chosen among all labels"),
+            ("classification", "the label of a text or an image, chosen among all labels"),
             ("style", "a sentence about the image in a given style (PersonalityCaptions)"),
             ("inference", "an inference from a clue about an image region (Sherlock)"),
             ("inference-choice", "the inference that fits a clue, chosen among several (Sherlock)"),
+            ("multiple-choice", "the right one of a question's own choices"),
+            ("open-answer", "a free answer to a question, with or without an image"),
         )
     ]
 

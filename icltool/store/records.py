@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, cast
@@ -74,7 +75,8 @@ def write_dataset(
     content, are part of it as well. `declared` is the definition of a task that is not built in: it is stored with the data
     set, and is part of the fingerprint.
 
-    `image_namespace` names what the identities of its images are unique in.
+    `image_namespace` names what the identities of its images are unique in. If the examples of `declared` have no text but
+    their label, that of a query becomes empty.
 
     Raises DataError for a split without examples, a repeated split name or a repeated example id; StoreError if another
     process is writing the same data set, the disk is full, or the folder is read-only.
@@ -89,13 +91,15 @@ def write_dataset(
                 raise DataError(
                     f"data set {name!r} has a second split {split.name!r}", "this is an error in its reader"
                 )
+            if declared is not None and declared.textless and split.name != "train":
+                split = replace(split, examples=map(_without_text, split.examples))
             described[split.name] = _write_split(temporary, folder, name, task, split, progress)
         if not described:
             raise DataError(f"data set {name!r} has no splits for task {task!r}", "this is an error in its reader")
         files = image_files(image for name in described for image in _images(temporary / name))
         images = stamps(files, folder.parents[2].absolute(), progress if verify else None)
         np.save(temporary / IMAGES, images)
-        definition = declared.model_dump(mode="json") if declared is not None else None
+        definition = declared.definition() if declared is not None else None
         fingerprint = _combined(name, task, described, definition)
         # The files that datasets.load_from_disk looks for.
         write_json(temporary / "dataset_dict.json", {"splits": list(described)})
@@ -123,6 +127,10 @@ def write_dataset(
                     sync(file)
             take_place(temporary, folder)
     return open_dataset(folder)
+
+
+def _without_text(query: Example) -> Example:
+    return replace(query, text="") if query.text == query.label else query
 
 
 @contextlib.contextmanager

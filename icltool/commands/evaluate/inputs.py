@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icltool.commands.evaluate.options import EvaluateConfig
+from icltool.config.choices import choice_identity
 from icltool.config.datasets import chosen_dataset
 from icltool.config.tasks import task_of
-from icltool.contracts import Example, IndexSet, IntArray, QuerySet, Retriever, Task, shown_to
+from icltool.contracts import Example, IndexSet, IntArray, QuerySet, Retriever, Task, holds_images, shown_to
 from icltool.contracts.json import Json
 from icltool.contracts.randomness import QUERIES, TRAIN_QUERIES, drawn, drawn_ids
+from icltool.engine.choices import check_choices
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component
 from icltool.store.arrays import (
@@ -51,7 +53,7 @@ class Inputs:
         self.dataset = chosen_dataset(self.workspace, config.dataset, config.task, config.index_dataset)
         self._check_pair()
         self.dataset.check_images()
-        self.task: Task = task_of(self.dataset)
+        self.task: Task = config.answered(task_of(self.dataset))
         self.index: Records = self.dataset.split("train")
         self.splits = ("train", config.queries)
         self.queries: Records = self.dataset.split(config.queries)
@@ -94,7 +96,7 @@ class Inputs:
 
     def identity(self) -> dict[str, Json]:
         """What decides the results beside method, shots and seed, as far as options and the subset say it."""
-        identity = {**self.config.identity(), **self.dataset.identity()}
+        identity = {**self.config.identity(), **self.dataset.identity(), **choice_identity(self.task)}
         if self.subset is not None:
             identity["index_subset"] = digest({"ids": self.subset.ids.tolist()})
         if self.config.index_per_label is not None:
@@ -150,6 +152,18 @@ class Inputs:
     def index_labels(self) -> tuple[str, ...]:
         """The labels of the index rows."""
         return index_set(self.index, {"labels"}, None, self.index_rows).labels
+
+    @cached_property
+    def chance(self) -> float | None:
+        """The accuracy of guessing, from 0 to 1: the mean over the queries of 1 / number of different choices; None for a task
+        without choices. Raises what `check_choices` raises for a query whose choices cannot be ranked."""
+        if not self.task.has_choices or not len(self.query_rows):
+            return None
+        total = 0.0
+        for query in self.queries.rows(self.query_rows):
+            check_choices(self.task, query)
+            total += 1 / len(query.choices if holds_images(query) else set(query.choices))
+        return total / len(self.query_rows)
 
     @property
     def examples(self) -> StoredExamples:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from icltool.config.base import HIDDEN
+from icltool.config.choices import ChoiceConfig
 from icltool.config.executor import ExecutorConfig
 from icltool.config.generation import GenerationConfig
 from icltool.contracts.json import Json
@@ -17,7 +18,7 @@ _SHOWN: dict[str, Any] = {**HIDDEN, "group": "Demonstrations"}
 _OUTPUT: dict[str, Any] = {**HIDDEN, "group": "Output"}
 
 
-class EvaluateConfig(GenerationConfig, ExecutorConfig):
+class EvaluateConfig(GenerationConfig, ChoiceConfig, ExecutorConfig):
     """Answer queries with the demonstrations that each method chooses, and score the answers.
 
     Reads a prepared data set and, if a method needs them, embeddings and what `icltool train` wrote. Writes predictions,

@@ -115,6 +115,7 @@ def table_row(result: SettingResult) -> dict[str, Any]:
     row["seconds"] = round(result.seconds, 1)
     extra = result.extra
     known = {
+        "unreadable": extra.get("unreadable"),
         "copies": extra.get("copies"),
         "leaks": extra.get("leaks"),
         "gains": extra.get("gains", {}).get("metrics"),
@@ -145,6 +146,7 @@ def notes(results: Settings, analysis: Analysis) -> list[str]:
     several seeds are averaged."""
     groups, metric = _by_method(results), next(iter(results[0].metrics), "")
     lines = [
+        _unreadable_note(results),
         _copied_note(groups),
         _order_note(groups, metric),
         _leak_note(results),
@@ -199,6 +201,15 @@ def _copies(seeds: Settings) -> float:
     """The share of answers that repeat a demonstration's label, in percent."""
     shares = [r.extra["copies"]["share"] for r in seeds if r.extra.get("copies")]
     return 100 * float(np.mean(shares)) if shares else 0.0
+
+
+def _unreadable_note(results: Settings) -> str:
+    counts = [
+        f"{r.method}{f', {r.shots}-shot' if r.shots else ''} {count} of {r.queries}"
+        for r in results
+        if (count := r.extra.get("unreadable", 0))
+    ]
+    return f"answers that could not be read, which count as wrong: {'; '.join(counts)}" if counts else ""
 
 
 def _copied_note(groups: Mapping[str, Mapping[int, Settings]]) -> str:

@@ -325,6 +325,8 @@ class Results:
         """What the answers of one setting tell by themselves."""
         by = {column: self.judge.breakdown(rows, column, judged) for column in _TYPES}
         facts: SettingFacts = {"by": {column: table for column, table in by.items() if table}}
+        if self.settings.inputs.task.extract is not None and (unreadable := sum(not row["answer"] for row in rows)):
+            facts["unreadable"] = unreadable
         if rows[0]["icd_ids"]:
             facts["leaks"], facts["copies"] = comparing.leaks(rows), comparing.copies(rows)
         return facts

@@ -22,12 +22,12 @@ from icltool.commands.evaluate.results import Results
 from icltool.commands.evaluate.settings import Setting, Settings
 from icltool.commands.evaluate.table import append_results
 from icltool.config.identity import makers
+from icltool.config.metrics import named_metric, registered_metric
 from icltool.contracts import Metric, Progress
 from icltool.contracts.abilities import MadeForTasks
 from icltool.contracts.evaluation import Analysis, EvaluationProvenance, SubsetFacts
 from icltool.contracts.json import Json
 from icltool.execution.running import give_up
-from icltool.plugin.manager import component
 from icltool.results.appended_csv import check_appendable
 from icltool.results.cost_figure import cost_figure
 from icltool.results.costs import cost_of
@@ -68,6 +68,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     config.check_model(progress)
     judge = Judge(_metrics(inputs), default=not config.metrics)
     settings = Settings(inputs)
+    chance = inputs.chance
     folder, provenance = _artefact(inputs, judge)
     judge.prepare(lambda: (inputs.queries[row] for row in inputs.query_rows))
     with Answers(settings, progress) as answers:
@@ -98,6 +99,11 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     title = _title(inputs)
     lines = [
         *notes(results, work.analysis),
+        *(
+            []
+            if chance is None or "accuracy" not in judge.metrics
+            else [f"chance level of accuracy: {100 * chance:.1f}"]
+        ),
         *_notes(inputs, settings, judge),
         *settings.remarks,
         *answers.notes,
@@ -157,7 +163,7 @@ def _metrics(inputs: Inputs) -> dict[str, Metric]:
     """The metrics by name: those asked for, else the data set's, else the task's own."""
     named = [inputs.dataset.metric] if inputs.dataset.metric else inputs.task.metrics
     usual = [name for name in named if name != "auc" or len(inputs.queries[0].choices) == 2]
-    return {name: component("metrics", name) for name in inputs.config.metrics or usual}
+    return {name: named_metric(name) for name in inputs.config.metrics or usual}
 
 
 def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]:
@@ -171,7 +177,7 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]
         "leak_guard": sorted(inputs.guard),
         "metrics": sorted(judge.metrics),
     }
-    chosen = [("models", config.model), *(("metrics", name) for name in judge.metrics)]
+    chosen = [("models", config.model), *(("metrics", registered_metric(name)) for name in judge.metrics)]
     made_by = makers(chosen, {"models": config.model_path})
     folder, earlier = (
         inputs.workspace.evaluation_folder(dataset.name, dataset.task, name, digest(identity))

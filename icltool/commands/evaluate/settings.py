@@ -60,6 +60,12 @@ class Settings:
         self.methods = methods(inputs)
         if not self.methods:
             raise ConfigError("there is no method to evaluate", "--method random, or --plan FILE")
+        if inputs.task.textless and (by_text := [m.label for m in self.methods if m.reads_query_text]):
+            raise ConfigError(
+                f"{by_text[0]} compares the text of a query, and queries of {inputs.dataset.name} ({inputs.task.name}) have "
+                "none",
+                "i2i and i2t compare the query's image",
+            )
         groups: dict[tuple[str, int], list[Setting]] = {}
         for method in self.methods:
             for shots in method.shots:

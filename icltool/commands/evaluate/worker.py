@@ -178,12 +178,10 @@ class Answering:
         if not self.inputs.task.ranked:
             generated = session.generations(full)
             return [predicted(r, prompt, raw, text) for r, (prompt, raw, text) in zip(requests, generated, strict=True)]
-        model, rows = session.model, []
-        assert model is not None
+        rows = []
         for request, whole, log_probs in zip(requests, full, rank_choices(session, full), strict=True):
-            prompt = model.prompt(session.task, whole.demonstrations, whole.query)
             best = best_choice(log_probs)
-            rows.append(predicted(request, replace(prompt, target=""), best, best, log_probs))
+            rows.append(predicted(request, session.prompt(whole), best, best, log_probs))
         return rows
 
     def _opened(self, under: Conditions) -> Intervention | None:

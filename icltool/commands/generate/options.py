@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from icltool.config.base import HIDDEN
+from icltool.config.choices import ChoiceConfig
 from icltool.config.executor import ExecutorConfig
 from icltool.config.model import ModelConfig
 
@@ -15,7 +16,7 @@ _SOUGHT: dict[str, Any] = {"group": "Demonstrations"}
 _OUTPUT: dict[str, Any] = {**HIDDEN, "group": "Output"}
 
 
-class GenerateConfig(ModelConfig, ExecutorConfig):
+class GenerateConfig(ModelConfig, ChoiceConfig, ExecutorConfig):
     """Search, for each anchor, the demonstration sequences that help the model most.
 
     `icltool train lever-lm` learns from these sequences. Reads a prepared data set and, for similarity samplers, its

@@ -27,9 +27,9 @@ from icltool.commands.generate.search import (
     open_search_session,
     search_options,
 )
+from icltool.config.choices import choice_identity
 from icltool.config.env import VARIABLES
 from icltool.config.identity import makers
-from icltool.config.tasks import task_of
 from icltool.contracts import (
     Example,
     IntArray,
@@ -85,7 +85,7 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
         else [f"--anchors {config.anchors:,}: the data set has only {len(rows):,} examples, so all are anchors"]
     )
     made_for = parts.scorer.tasks if isinstance(parts.scorer, MadeForTasks) else ()
-    if made_for and parts.dataset.task not in made_for and config.scorer not in task_of(parts.dataset).metrics:
+    if made_for and parts.dataset.task not in made_for and config.scorer not in parts.task.metrics:
         remarks.append(
             f"scorer {config.scorer} is made for {' and '.join(made_for)}; on {parts.dataset.task} its scores mean little"
         )
@@ -152,6 +152,7 @@ def _artefact(
     )
     uses_model = "model" in parts.scorer.needs
     if uses_model:
+        identity.update(choice_identity(parts.task))
         config.check_images(parts.dataset.name, parts.queries.most_images)
     if not uses_model:
         identity.update(dict.fromkeys(("model", "model_path", "dtype", "quantization", "prompt_style")))

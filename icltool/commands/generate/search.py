@@ -19,6 +19,7 @@ from icltool.contracts import (
     QueryResult,
     Sampler,
     Scorer,
+    Task,
 )
 from icltool.engine.beam import BeamSearch, SearchOptions
 from icltool.engine.demonstrations import checked_rows
@@ -76,6 +77,7 @@ class SearchParts:
     query_embeddings: EmbeddingFile | None
     encoder: str | None
     guard: frozenset[str]
+    task: Task
 
 
 class Searcher:
@@ -138,8 +140,9 @@ def open_parts(config: GenerateConfig) -> SearchParts:
         embeddings = open_embeddings(workspace, dataset, "train", encoder)
         query_embeddings = open_embeddings(workspace, dataset, config.queries, encoder)
     index, queries = dataset.split("train"), dataset.split(config.queries)
-    guard = guard_kinds(config.leak_guard, task_of(dataset))
-    return SearchParts(dataset, index, queries, sampler, scorer, embeddings, query_embeddings, encoder, guard)
+    answered = config.answered(task_of(dataset))
+    guard = guard_kinds(config.leak_guard, answered)
+    return SearchParts(dataset, index, queries, sampler, scorer, embeddings, query_embeddings, encoder, guard, answered)
 
 
 def search_options(config: GenerateConfig) -> SearchOptions:
@@ -171,7 +174,7 @@ def anchor_groups(config: GenerateConfig, parts: SearchParts, groups: Sequence[I
 
 def open_search_session(config: GenerateConfig, parts: SearchParts) -> Session:
     """The session that scores, with its model."""
-    task = task_of(parts.dataset)
+    task = parts.task
     model = config.open_model(task) if "model" in parts.scorer.needs else None
     lookup: FeatureSource | None = None
     if parts.embeddings is not None and parts.query_embeddings is not None:

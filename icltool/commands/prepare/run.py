@@ -17,6 +17,7 @@ from icltool.config.datasets import namespace_of
 from icltool.config.tasks import named_task
 from icltool.contracts import (
     DatasetReader,
+    DefinesTasks,
     MakesFiles,
     NamedAfterFiles,
     NamesMetrics,
@@ -88,7 +89,8 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
             _check_same(workspace.dataset_folder(name, task), name, config, _options(reader, config))
     root = _root(reader, config, workspace, progress)
     checked, remarks = _checked(reader, root, tasks, config, progress)
-    inputs = {task: _inputs(reader, config, root, task, report, declared) for task, report in checked.items()}
+    definitions = {task: _definition(reader, task, declared) for task in checked}
+    inputs = {task: _inputs(reader, config, root, task, report, definitions[task]) for task, report in checked.items()}
     remarks += [remark for report in checked.values() for remark in report.remarks]
     tasks = tuple(checked)
     states, prepared = {}, {}
@@ -99,7 +101,9 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
         states[task] = "up to date" if manifest else "prepared"
         if manifest:
             _remove_left(folder)
-        prepared[task] = manifest or _write(reader, root, task, folder, inputs[task], config, progress, declared)
+        prepared[task] = manifest or _write(
+            reader, root, task, folder, inputs[task], config, progress, definitions[task]
+        )
         progress.detail(f"{folder}: {states[task]}")
     remarks += _stale(workspace, name, set(tasks), reader, config.name)
     if all(state == "up to date" for state in states.values()):
@@ -174,6 +178,12 @@ def _tasks(reader: DatasetReader, config: PrepareConfig) -> tuple[tuple[str, ...
         )
     reader.declare(task)
     return (task.name,), None if task.name in BUILT_IN else task
+
+
+def _definition(reader: DatasetReader, task: str, declared: Task | None) -> Task | None:
+    """The definition that is kept with the data set; None for that of a task that is built in."""
+    own = reader.definition(task) if isinstance(reader, DefinesTasks) else None
+    return own or declared
 
 
 def _from_file(config: PrepareConfig) -> Task:
@@ -256,7 +266,7 @@ def _inputs(
     if config.limit is not None:
         inputs["limit"] = config.limit
     if declared:
-        inputs["task"] = declared.model_dump(mode="json")
+        inputs["task"] = declared.definition()
     return inputs
 
 

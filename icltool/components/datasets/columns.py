@@ -218,6 +218,16 @@ def _remarks(
     return remarks
 
 
+def lacks_text(present: Sequence[str], task: Task, named: Mapping[str, str | None]) -> bool:
+    """Whether a table with these columns has images, and none of the texts that the task needs."""
+
+    def there(role: str) -> bool:
+        column = named.get(role)
+        return bool(column) or (column is None and bool(_usual(role, present, task)))
+
+    return there("image") and not any(there(field) for field in task.fields if field != "image")
+
+
 def _needed(task: Task) -> list[tuple[str, ...]]:
     """The roles that a task requires, one of each tuple."""
     return [*((field,) for field in task.fields), _ANSWERS[task.answers]]

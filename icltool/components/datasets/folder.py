@@ -121,8 +121,10 @@ class FolderReader(TableReader):
         return ReadReport(content.files, content.remarks)
 
     def _content(self, root: Path, task: str) -> _Content:
-        definition, (table, files) = self.task_definition(task), self._table(root)
+        table, files = self._table(root)
         named = {**self.options.named, "choices": choices_column(self.options.choices, table.columns)}
+        self.define_without_text(task, table.columns, named)
+        definition = self.task_definition(task)
         columns = chosen_columns(str(table.path), table.columns, definition, named)
         rows = _rows(root, table, columns, required="image" in definition.fields)
         by_split, remarks = self._by_split(table, columns, rows)

@@ -154,6 +154,7 @@ class HubReader(TableReader):
         splits = dict(zip(("train", "validation"), (available[name] for name in names), strict=False))
         present = list(dict.fromkeys(column for split in splits.values() for column in split.columns))
         named = {**self.options.named, "choices": choices_column(self.options.choices, present)}
+        self.define_without_text(task, present, named)
         definition = self.task_definition(task)
         columns = chosen_columns(f"data set {path}", present, definition, named)
         optional = {"rule", "labels", *(columns.by_role if "labels" in columns else ())} - {*definition.fields}

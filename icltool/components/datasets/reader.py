@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from icltool.components.datasets.columns import lacks_text
 from icltool.components.datasets.official import counted
 from icltool.components.tasks import task_named
 from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Task
@@ -36,6 +37,7 @@ class TableReader(FileReader):
 
     def __init__(self) -> None:
         self._declared: dict[str, Task] = {}
+        self._defined: dict[str, Task] = {}
 
     def declare(self, task: Task) -> None:
         """See ReadsDeclaredTasks."""
@@ -43,7 +45,17 @@ class TableReader(FileReader):
 
     def task_definition(self, task: str) -> Task:
         """The task of this name, built in or declared. Raises as `task_named`."""
-        return self._declared.get(task) or task_named(task)
+        return self._defined.get(task) or self._declared.get(task) or task_named(task)
+
+    def definition(self, task: str) -> Task | None:
+        """See DefinesTasks."""
+        return self._defined.get(task)
+
+    def define_without_text(self, task: str, present: Sequence[str], named: Mapping[str, str | None]) -> None:
+        """Defines the task anew if the table with the columns `present` has no text for it, and the task can do without."""
+        definition = self.task_definition(task)
+        if definition.image_prompts and lacks_text(present, definition, named):
+            self._defined[task] = definition.without_text()
 
 
 def unofficial(where: str, count: int, noun: str, official: int) -> list[str]:

@@ -7,7 +7,16 @@ from functools import cache
 from icltool.contracts import Task, TaskFormat, packaged_task
 
 #: The order in which they are listed.
-BUILT_IN = ("caption", "vqa", "classification", "style", "inference", "inference-choice")
+BUILT_IN = (
+    "caption",
+    "vqa",
+    "classification",
+    "style",
+    "inference",
+    "inference-choice",
+    "multiple-choice",
+    "open-answer",
+)
 
 
 @cache
@@ -16,6 +25,12 @@ def task_named(name: str) -> Task:
     if name not in BUILT_IN:
         raise KeyError(name)
     return packaged_task(__name__, f"{name}.toml")
+
+
+def as_registered(task: Task) -> bool:
+    """Whether it is a built-in task that asks as its file says: not one of a data set or a file of the user's, nor one whose
+    choices are written as letters."""
+    return task.name in BUILT_IN and task.prompts == task_named(task.name).prompts
 
 
 def caption_tasks() -> tuple[str, ...]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 import icltool.components.tasks
+from icltool.components.models.chat.chat_format import conversation
 from icltool.components.models.shared.prompt_format import IDEFICS_FORMATS, TEXT, PromptFormat
 from icltool.components.tasks import BUILT_IN, caption_tasks, formats, task_named
-from icltool.contracts import Example, Task, TaskFormat
+from icltool.contracts import Example, Task, TaskFormat, read_task
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component, load_registry
 from icltool.testing import check_task
@@ -50,13 +53,15 @@ def test_any_other_name_is_unknown() -> None:
         ("style", ("cider",), 20, ("text",)),
         ("inference", ("cider",), 30, ("text",)),
         ("inference-choice", ("accuracy", "mean-rank"), 30, ()),
+        ("multiple-choice", ("accuracy",), 10, ()),
+        ("open-answer", ("exact-match",), 20, ()),
     ],
 )
 def test_how_it_is_judged(name: str, metrics: tuple[str, ...], tokens: int, guard: tuple[str, ...]) -> None:
     task = task_named(name)
     assert (task.metrics, task.max_new_tokens, task.guard) == (metrics, tokens, guard)
     assert (task.num_beams, task.length_penalty) == (3, 0.0)
-    assert task.ranked == (name in ("classification", "inference-choice"))
+    assert task.ranked == (name in ("classification", "inference-choice", "multiple-choice"))
 
 
 def test_a_copy_of_a_built_in_under_another_name_is_asked_word_for_word_alike() -> None:
@@ -68,6 +73,27 @@ def test_a_copy_of_a_built_in_under_another_name_is_asked_word_for_word_alike() 
             assert form.prompt(copy, examples, QUERY) == form.prompt(name, examples, QUERY)
             text = 'red, "and" blue. Caption:a Question:b Input:c Clue:d'
             assert form.clean(copy, text) == form.clean(name, text)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_copy_of_its_file_under_another_name_writes_the_same_prompts(tmp_path: Path, name: str) -> None:
+    text = (files(icltool.components.tasks) / f"{name}.toml").read_text("utf-8")
+    path = tmp_path / "copy.toml"
+    path.write_text(text.replace(f'name = "{name}"', 'name = "copy"'), "utf-8")
+    task, copy = task_named(name), read_task(path)
+    assert copy.definition() == {**task.definition(), "name": "copy"}
+    pairs = [(task, copy)]
+    pairs += [(task.ranked_by(how), copy.ranked_by(how)) for how in ("letter", "generate") if task.letter_prompts]
+    pairs += [(task.without_text(), copy.without_text())] if task.image_prompts else []
+    demonstration = replace(QUERY, id=2, label="no")
+    for own, copied in pairs:
+        for form in IDEFICS_FORMATS.values():
+            assert form.prompt(copied, [demonstration], QUERY) == form.prompt(own, [demonstration], QUERY)
+            assert form.clean(copied, "B. Question:c") == form.clean(own, "B. Question:c")
+        for style in ("turns", "flat"):
+            assert conversation(copied, [demonstration], QUERY, style) == conversation(
+                own, [demonstration], QUERY, style
+            )
 
 
 def test_a_format_that_does_not_know_a_built_in_task_refuses_it_given_either_way() -> None:
@@ -95,7 +121,7 @@ def test_an_unknown_metric_does_not_conform() -> None:
 
 
 def test_formats_leave_out_tasks_that_know_none_of_the_templates() -> None:
-    assert set(formats("captioner")) == set(BUILT_IN) - {"classification"}
+    assert set(formats("captioner")) == set(BUILT_IN) - {"classification", "multiple-choice", "open-answer"}
     assert list(formats("live", "completion")) == list(BUILT_IN)
     assert formats("live", "completion")["vqa"].closing == "."
     assert isinstance(IDEFICS_FORMATS["live"], PromptFormat)

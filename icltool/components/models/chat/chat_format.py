@@ -60,7 +60,7 @@ class ChatFormat:
         but not at the end of a request, and with the end of an assistant turn."""
         messages = self.messages(task, demonstrations, query)
         rules = request(task, self.style, self.file)
-        label = (answer_text(rules, query, self._plain, target=True) + rules.closing).strip()
+        label = (answer_text(task, rules, query, self._plain, target=True) + rules.closing).strip()
         text = self.start + self.render(messages, True)
         whole = self.start + self.render([*messages, _turn("assistant", label)], False)
         blank, after = answer_in(text, whole, label)
@@ -240,7 +240,7 @@ def conversation(
         return [*parts, {"type": "text", "text": last + label}]
 
     def answer(example: Example) -> str:
-        return answer_text(rules, example, plain) + rules.closing
+        return answer_text(task, rules, example, plain) + rules.closing
 
     messages: list[Message] = [_turn("system", rules.system)] if rules.system else []
     opening = [{"type": "text", "text": rules.instruction}] if rules.instruction else []

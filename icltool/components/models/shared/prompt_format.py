@@ -6,10 +6,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from string import ascii_uppercase
 
-from icltool.components.tasks import BUILT_IN, formats
-from icltool.contracts import IMAGE_MARKER, Example, Prompt, PromptFile, Task, TaskFormat, task_name
+from icltool.components.tasks import BUILT_IN, as_registered, formats
+from icltool.contracts import (
+    IMAGE_MARKER,
+    Example,
+    Prompt,
+    PromptFile,
+    Task,
+    TaskFormat,
+    answer_shown,
+    choice_letters,
+    task_name,
+)
 from icltool.contracts.task import representation
 from icltool.errors import ConfigError, DataError
 
@@ -55,11 +64,11 @@ class PromptFormat:
         parts = [self.start, rules.instruction]
         for example in demonstrations:
             request = self._opening(rules, example, rules.demonstration or rules.query)
-            parts += [request, answer_text(rules, example, self._plain), rules.closing, between]
+            parts += [request, answer_text(task, rules, example, self._plain), rules.closing, between]
         parts.append(self._opening(rules, query, rules.query))
         images = tuple(image for e in (*demonstrations, query) for image in e.images)
         closing = rules.closing + (between if self.separated_target else "") + self.end
-        return Prompt("".join(parts), images, answer_text(rules, query, self._plain, target=True) + closing)
+        return Prompt("".join(parts), images, answer_text(task, rules, query, self._plain, target=True) + closing)
 
     @property
     def image_marker(self) -> str:
@@ -93,8 +102,9 @@ class PromptFormat:
 
     def _rules(self, task: Task | str) -> TaskFormat:
         name = task_name(task)
-        rules = self.tasks.get(name)
-        if rules is None and isinstance(task, Task) and name not in BUILT_IN:
+        own = isinstance(task, Task) and not as_registered(task)
+        rules = None if own and name in BUILT_IN else self.tasks.get(name)
+        if rules is None and own and isinstance(task, Task):
             rules = task.prompt(self.templates)
         if rules is not None and self.file is not None:
             rules = self.file.applied(rules, self.families, name)
@@ -160,15 +170,18 @@ def segments(template: str, example: Example, plain: Callable[[str], str] = str,
 _NAMED = re.compile(r"\{(\w+)\}")
 
 
-def answer_text(rules: TaskFormat, example: Example, plain: Callable[[str], str] = str, target: bool = False) -> str:
-    """The example's answer as `rules` write it; `plain` is applied to label and rationale. Raises DataError for an answer
-    with a rationale if a demonstration has none; in a `target` it may be missing."""
+def answer_text(
+    task: Task | str, rules: TaskFormat, example: Example, plain: Callable[[str], str] = str, target: bool = False
+) -> str:
+    """The example's answer as `rules` write it, with the letter of its label if the task is `lettered`; `plain` is applied to
+    label and rationale. Raises DataError for an answer with a rationale if a demonstration has none; in a `target` it may be
+    missing."""
     if "{rationale}" in rules.answer and not example.rationale and not target:
         raise DataError(
             f"example {example.id} has no rationale, but the prompt writes one in each answer",
             "prepare a data set with rationales, or choose another prompt",
         )
-    values = {"label": plain(rules.word(example.label)), "rationale": plain(example.rationale)}
+    values = {"label": plain(rules.word(answer_shown(task, example))), "rationale": plain(example.rationale)}
     return _NAMED.sub(lambda match: values.get(match[1], match[0]), rules.answer)
 
 
@@ -182,20 +195,12 @@ def _listed(example: Example, plain: Callable[[str], str]) -> str:
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(choice_letters(example), choices, strict=True))
 
 
-def choice_letters(example: Example) -> str:
-    """The letters of the example's choices, from A on. Raises DataError if there are more than 26."""
-    if len(example.choices) > len(ascii_uppercase):
-        raise DataError(
-            f"example {example.id} has {len(example.choices)} choices, but there are {len(ascii_uppercase)} letters",
-            "rank the choices by their texts: --rank-by text",
-        )
-    return ascii_uppercase[: len(example.choices)]
-
-
 #: Tasks added after fingerprints of formats were defined. They are part of a fingerprint only if a format writes them in its
 #: own way.
 _COMMON = formats("completion")
-LATER_TASKS: Mapping[str, TaskFormat] = {task: _COMMON[task] for task in ("style", "inference", "inference-choice")}
+LATER_TASKS: Mapping[str, TaskFormat] = {
+    task: _COMMON[task] for task in ("style", "inference", "inference-choice", "multiple-choice", "open-answer")
+}
 
 _FAKE, _IMAGE = "<fake_token_around_image>", "<image>"
 
@@ -247,6 +252,6 @@ TEXT = PromptFormat(
     separator="\n",
     end="",
     reserved=(),
-    tasks={task: _COMMON[task] for task in ("vqa", "classification")},
+    tasks={task: _COMMON[task] for task in ("vqa", "classification", "multiple-choice", "open-answer")},
     families=("completion", "text"),
 )

@@ -69,7 +69,10 @@ def test_data_cannot_add_images_or_lines(text: str) -> None:
 
 
 def test_unknown_task_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="caption, classification, inference, inference-choice, style, vqa"):
+    with pytest.raises(
+        ConfigError,
+        match="caption, classification, inference, inference-choice, multiple-choice, open-answer, style, vqa",
+    ):
         IDEFICS.prompt("retrieval", [], example("x"))
 
 
@@ -106,7 +109,7 @@ def test_classification_prompt(form: PromptFormat, image: str) -> None:
 
 def test_text_format_has_no_captions() -> None:
     assert TEXT.prompt("classification", [], example("good", "")).text == "Input:good Label:"
-    with pytest.raises(ConfigError, match="classification, vqa"):
+    with pytest.raises(ConfigError, match="classification, multiple-choice, open-answer, vqa"):
         TEXT.prompt("caption", [], example("x"))
 
 
