@@ -75,8 +75,8 @@ def write_dataset(
     content, are part of it as well. `declared` is the definition of a task that is not built in: it is stored with the data
     set, and is part of the fingerprint.
 
-    `image_namespace` names what the identities of its images are unique in. If the examples of `declared` have no text but
-    their label, that of a query becomes empty.
+    `image_namespace` names what the identities of its images are unique in. If the examples of `declared` have no text, that
+    of a demonstration is its label, and that of a query is empty.
 
     Raises DataError for a split without examples, a repeated split name or a repeated example id; StoreError if another
     process is writing the same data set, the disk is full, or the folder is read-only.
@@ -91,8 +91,9 @@ def write_dataset(
                 raise DataError(
                     f"data set {name!r} has a second split {split.name!r}", "this is an error in its reader"
                 )
-            if declared is not None and declared.textless and split.name != "train":
-                split = replace(split, examples=map(_without_text, split.examples))
+            if declared is not None and declared.textless:
+                as_text = _label_as_text if split.name == "train" else _without_text
+                split = replace(split, examples=map(as_text, split.examples))
             described[split.name] = _write_split(temporary, folder, name, task, split, progress)
         if not described:
             raise DataError(f"data set {name!r} has no splits for task {task!r}", "this is an error in its reader")
@@ -127,6 +128,10 @@ def write_dataset(
                     sync(file)
             take_place(temporary, folder)
     return open_dataset(folder)
+
+
+def _label_as_text(example: Example) -> Example:
+    return example if example.text else replace(example, text=example.label)
 
 
 def _without_text(query: Example) -> Example:

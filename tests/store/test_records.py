@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from icltool.components.tasks import task_named
 from icltool.contracts import NO_IMAGE, Example, PreparedSplit, group_code
 from icltool.errors import DataError, StoreError
 from icltool.execution.progress import SilentProgress
@@ -231,6 +232,22 @@ def test_text_only_examples_and_no_groups(tmp_path: Path) -> None:
     dataset = write(tmp_path / "d", [example(4, image="", group=""), example(5, image="", group="")])
     assert dataset.split("train").images == ["", ""]
     assert dataset.split("train").groups.tolist() == [-1, -1]
+
+
+def test_without_texts_a_demonstration_s_text_is_its_label_and_a_query_s_is_empty(tmp_path: Path) -> None:
+    """Of images with labels alone: whatever the reader gives as the text, no query's text tells its label."""
+    task = task_named("classification").without_text()
+    assert task.textless
+    rows = [example(1, text="", label="cat"), example(2, text="dog", label="dog")]
+    splits = [PreparedSplit(name, 2, iter(rows)) for name in ("train", "validation")]
+    dataset = write_dataset(
+        tmp_path / "datasets" / "pets" / "classification", "pets", "classification", "classification", splits, {},
+        SilentProgress(), declared=task,
+    )  # fmt: skip
+    assert [e.text for e in dataset.split("train").rows([0, 1])] == ["cat", "dog"]
+    assert [e.text for e in dataset.split("validation").rows([0, 1])] == ["", ""]
+    assert [e.label for e in dataset.split("validation").rows([0, 1])] == ["cat", "dog"]
+    assert open_dataset(tmp_path / "datasets" / "pets" / "classification").declared == task
 
 
 def test_repeated_id(tmp_path: Path) -> None:
