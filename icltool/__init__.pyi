@@ -75,7 +75,6 @@ from icltool.components.models.shared.prefix_cache import (
 )
 from icltool.components.models.shared.prompt_format import (
     PromptFormat as PromptFormat,
-    choice_letters as choice_letters,
     own_prompt as own_prompt,
     segments as segments,
 )

@@ -295,6 +295,11 @@ class LvlmConfig(StageConfig):
             self._prompt = packaged_prompt("icltool.components.prompts", f"{self.prompt_template}.toml")
         return self
 
+    def prompted(self, task: Task) -> Task:
+        """The task with what the prompt says of its answers."""
+        extract = None if self._prompt is None else self._prompt.extract
+        return task if extract is None else task.model_copy(update={"extract": extract})
+
     def _own_templates(self) -> tuple[str, ...]:
         """The templates that the model's adapter has itself."""
         options = getattr(load_registry().load("models", self.model), "options_model", None)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from icltool.contracts.task import TaskFormat
+from icltool.contracts.task import Extract, TaskFormat
 from icltool.errors import ConfigError, closest
 
 if sys.version_info >= (3, 11):
@@ -76,6 +76,12 @@ class PromptFile(FamilyRules):
     style: Annotated[
         Literal["turns", "flat"] | None,
         Field(description="chat models: demonstrations as turns of the conversation, or all in one turn"),
+    ] = None
+    extract: Annotated[
+        Extract | None,
+        Field(
+            description='what is taken from a continuation: "first-line", "number", "yes-no", "letter" or { regex = "…" }'
+        ),
     ] = None
     families: dict[str, FamilyRules] = {}
 
@@ -149,7 +155,8 @@ def _fault(where: str, error: ValidationError) -> ConfigError:
         return ConfigError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}", "correct it")
     known = list(PromptRules.model_fields)
     if "tasks" not in first["loc"]:
-        known += ["tasks"] if "families" in first["loc"] else ["tasks", "description", "style", "families"]
+        top = ["tasks", "description", "style", "extract", "families"]
+        known += ["tasks"] if "families" in first["loc"] else top
     close = closest(str(first["loc"][-1]), known)
     return ConfigError(
         f"{where}: unknown key {key}", f"did you mean {close!r}?" if close else f"known: {', '.join(known)}"

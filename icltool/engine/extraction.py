@@ -24,7 +24,7 @@ def extracted(
 
     "first-line" is the first line with text, cleaned. All others look at the cleaned continuation: "number" is the first
     number, without groups of thousands and with an ASCII minus; "yes-no" the first of these words, in lower case; "letter" the
-    name of the choice whose letter `letter` reads by the task's `letter_rule`; a pattern the group of its first match.
+    name of the choice whose letter `letter` reads by the task's `letter_rule`; a pattern the group of its first match, cleaned.
     """
     if task.extract is None:
         return clean(raw)
@@ -33,7 +33,7 @@ def extracted(
     answer = clean(raw)
     if isinstance(task.extract, Pattern):
         match = re.search(task.extract.regex, answer)
-        return "" if match is None else (match[1] or "").strip()
+        return "" if match is None else clean(match[1] or "")
     if task.extract == "number":
         match = _NUMBER.search(answer)
         return "" if match is None else match[0].replace(",", "").replace("\u2212", "-")

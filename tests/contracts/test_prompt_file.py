@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from icltool.contracts import PromptFile, TaskFormat, read_prompt
+from icltool.components.tasks import task_named
+from icltool.contracts import Example, PromptFile, TaskFormat, read_prompt
+from icltool.engine.extraction import extracted
 from icltool.errors import ConfigError
 
 WHOLE = """
@@ -105,3 +107,20 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"query = '\xe4'")
     with pytest.raises(ConfigError, match="it is not UTF-8 text"):
         read_prompt(tmp_path / "latin.toml")
+
+
+def test_an_answer_is_cut_out_of_a_chain_of_thought(tmp_path: Path) -> None:
+    prompt = read_prompt(
+        written(tmp_path, "extract = { regex = 'answer is (.+?)\\.?$' }\nanswer = '{rationale} The answer is {label}.'")
+    )
+    assert prompt.identity() == {
+        "extract": {"regex": r"answer is (.+?)\.?$"},
+        "answer": "{rationale} The answer is {label}.",
+    }
+    assert PromptFile(**prompt.identity()) == prompt
+    task = task_named("vqa").model_copy(update={"extract": prompt.extract})
+    query = Example(1, "", 1, "q", "ja", ("ja",))
+    assert extracted(task, query, "It is red. The answer is two cats.", str.strip) == "two cats"
+    assert extracted(task, query, "It is red.", str.strip) == ""
+    with pytest.raises(ConfigError, match="extract: the regular expression needs exactly one group"):
+        read_prompt(written(tmp_path, "extract = { regex = 'x' }"))

@@ -53,7 +53,7 @@ class Inputs:
         self.dataset = chosen_dataset(self.workspace, config.dataset, config.task, config.index_dataset)
         self._check_pair()
         self.dataset.check_images()
-        self.task: Task = config.answered(task_of(self.dataset))
+        self.task: Task = config.prompted(config.answered(task_of(self.dataset)))
         self.index: Records = self.dataset.split("train")
         self.splits = ("train", config.queries)
         self.queries: Records = self.dataset.split(config.queries)

@@ -140,7 +140,7 @@ def open_parts(config: GenerateConfig) -> SearchParts:
         embeddings = open_embeddings(workspace, dataset, "train", encoder)
         query_embeddings = open_embeddings(workspace, dataset, config.queries, encoder)
     index, queries = dataset.split("train"), dataset.split(config.queries)
-    answered = config.answered(task_of(dataset))
+    answered = config.prompted(config.answered(task_of(dataset)))
     guard = guard_kinds(config.leak_guard, answered)
     return SearchParts(dataset, index, queries, sampler, scorer, embeddings, query_embeddings, encoder, guard, answered)
 
