@@ -24,12 +24,14 @@ from icltool.components.datasets.labelled_rows import as_sets
 from icltool.components.datasets.official import counted, few
 from icltool.components.datasets.places import chosen_root
 from icltool.components.datasets.reader import FileReader
+from icltool.components.tasks import task_named
 from icltool.contracts import (
     Example,
     Options,
     PreparedSplit,
     Progress,
     ReadReport,
+    Task,
     group_code,
     keyed_generator,
     read_whole,
@@ -97,6 +99,10 @@ class ImageFolderReader(FileReader):
     def named_after(self, root: Path | None) -> str:
         """See NamedAfterFiles: the folder's name."""
         return _required_root(root).resolve().name
+
+    def definition(self, task: str) -> Task | None:
+        """See DefinesTasks: the task without a text."""
+        return task_named(task).without_text()
 
     def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         content = self._content(_required_root(root))

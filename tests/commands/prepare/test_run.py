@@ -411,3 +411,16 @@ def test_a_limit_takes_part_of_each_split_and_is_recorded(official: Path, tmp_pa
     error = refused(StoreError, tmp_path, "vqav2", root=official)
     assert error.message == "vqav2 (vqa) is already prepared, with different options (--limit: 1, now not set)"
     assert "up to date" in prepare(tmp_path, "vqav2", root=official, limit=1).remarks[-1]
+
+
+def test_a_folder_for_each_class_is_a_classification_without_a_text(tmp_path: Path) -> None:
+    for number, name in enumerate(("cat", "cat", "dog", "dog")):
+        write_image(tmp_path / "pets" / name / f"{number}.png", 16 + number)
+    report = prepare(tmp_path / "ws", "imagefolder", root=tmp_path / "pets", options={"validation": 0.5})
+    assert report.title == "Data set pets"
+    dataset = open_dataset(Workspace(tmp_path / "ws").dataset_folder("pets", "classification"))
+    assert dataset.declared is not None
+    assert dataset.declared.fields == ("image",)
+    assert dataset.manifest["image_namespace"] == "imagefolder"
+    texts = {split: [e.text for e in dataset.split(split)] for split in ("train", "validation")}
+    assert texts == {"train": ["cat", "dog"], "validation": ["", ""]}
