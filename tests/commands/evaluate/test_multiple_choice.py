@@ -94,7 +94,7 @@ def test_letters_are_ranked_where_the_prompt_lists_the_choices(workspace: Path, 
     assert configuration.get("rank_norm") == (norm if norm == "sum" else None)
 
 
-def test_texts_are_ranked_unless_it_is_said(workspace: Path, weights: str) -> None:
+def test_texts_are_ranked_by_default(workspace: Path, weights: str) -> None:
     """An evaluation of before there was a choice is that of the default."""
     report = evaluated(workspace, weights)
     assert all("A. " not in row["prompt"] for row in predictions(report))

@@ -26,7 +26,7 @@ def question(number: int) -> Example:
     return Example(number, "", number, text, label, (label,), question=text, choices=WORDS)
 
 
-def test_the_answer_is_a_letter_if_it_is_said(tmp_path: Path) -> None:
+def test_the_answer_is_its_text_or_its_letter(tmp_path: Path) -> None:
     weights = tiny.gpt2(tmp_path / "gpt2")
     folder = tmp_path / "ws" / "datasets" / "words" / "multiple-choice"
     parts = {name: [question(start + n) for n in range(6)] for name, start in (("train", 0), ("validation", 6))}

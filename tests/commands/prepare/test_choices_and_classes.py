@@ -84,6 +84,19 @@ def test_images_with_labels_are_a_classification(place: Path, split: bool, capsy
     assert "up to date" in capsys.readouterr().out
 
 
+def test_folders_of_classes_are_asked_for_the_class_alone(place: Path) -> None:
+    for number in range(24):
+        folder = place / "zoo" / list(COLOURS)[number % 3]
+        folder.mkdir(exist_ok=True)
+        (place / "zoo" / f"{number}.png").rename(folder / f"{number}.png")
+    assert run(["prepare", "imagefolder", "--root", "zoo"]) == 0
+    prepared = dataset(place, "classification")
+    assert all(example.text == example.label for example in prepared.split("train").rows(range(3)))
+    assert {example.text for example in prepared.split("validation").rows(range(2))} == {""}
+    assert run(["evaluate", *MODEL, "--test-size", "2"]) == 0
+    assert all(row["prompt"].count("Output:") == 3 for row in predictions(place, "classification"))
+
+
 def test_a_table_with_texts_is_read_as_before(place: Path) -> None:
     write(place, ["image", "text", "label"], [[f"{n}.png", f"text {n}", "no" if n % 2 else "yes"] for n in range(24)])
     assert run(["prepare", "folder", "--root", "zoo", "--task", "classification"]) == 0
