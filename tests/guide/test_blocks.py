@@ -171,6 +171,8 @@ def check_components(config: Any) -> None:
         known = {known for kind in kinds for known in registry.names(kind)}
         if kinds[0] == "retrievers":
             names, known = method_names(names), known | {"finetuned"}
+        if kinds == ["encoders"] and getattr(config, "encoder_path", None) is not None:
+            continue  # the user's own name
         if kinds == ["models"]:
             names = [n for n in names if "/" not in n and not n.startswith(PLUGIN_MODELS)]
         assert set(names) <= known | {"all"}, f"{flag_of(name, field)}: {set(names) - known}"
