@@ -30,8 +30,11 @@ class HashModel:
     def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         if task != "caption":
             raise ConfigError(f"no task {task!r}")
-        text = "<s>" + "".join(f"<image>Caption:{e.label}\n" for e in demonstrations) + "<image>Caption:"
-        return Prompt(text, tuple(e.image for e in (*demonstrations, query)), f"{query.label}\n</s>")
+        blocks = [f"{'<image>' * len(e.images)}Caption:{e.label}\n" for e in demonstrations]
+        text = "<s>" + "".join(blocks) + "<image>" * len(query.images) + "Caption:"
+        return Prompt(
+            text, tuple(image for e in (*demonstrations, query) for image in e.images), f"{query.label}\n</s>"
+        )
 
     def clean(self, task: str, text: str) -> str:
         return " ".join(re.split("Caption", text)[0].replace('"', "").split())
@@ -172,7 +175,7 @@ class LeaksTheLabel(HashModel):
 class ReversesDemonstrations(HashModel):
     def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         prompt = super().prompt(task, demonstrations[::-1], query)
-        return replace(prompt, images=tuple(e.image for e in (*demonstrations, query)))
+        return replace(prompt, images=tuple(image for e in (*demonstrations, query) for image in e.images))
 
 
 class TakesAnyTask(HashModel):
