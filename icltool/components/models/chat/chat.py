@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from icltool.components.models.shared.loading import ModelClass
 
 
-#: Architectures that pad the images of a batch to one size and encode the padding: an image's tokens depend on the others. They
-#: get one prompt at a time.
-ENCODES_PADDING = frozenset({"emu3"})
+#: Architectures whose tokens of an image depend on the other images of its batch (Emu3 encodes the padding that brings them to
+#: one size). They get one prompt at a time.
+IMAGES_MIX = frozenset({"emu3", "minicpmv4_6", "minicpmv4_7"})
 
 
 class ChatOptions(OwnPrompt, RemoteCodeOptions):
@@ -78,7 +78,7 @@ class ChatModel(ProcessedModel):
         return super()._open(options)
 
     def _batches(self, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
-        alone = self.config.model_type in ENCODES_PADDING
+        alone = self.config.model_type in IMAGES_MIX
         return super()._batches(prompts, 1 if alone else batch_size)
 
     def messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:

@@ -142,8 +142,9 @@ SPECIAL: dict[str, Family] = {
 }  # fmt: skip
 
 
-#: Families whose image processor has patches of its own.
-FITTED = {kind: Family(images={"patch_size": 16}) for kind in ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7")}
+_MINICPM = Family(config={"image_token_id": "<image>"}, images={"patch_size": 16})
+#: Families whose defaults do not fit one another.
+FITTED = dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), _MINICPM)
 
 
 def build(kind: str, folder: Path) -> None:

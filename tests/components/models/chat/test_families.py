@@ -44,6 +44,7 @@ def check(model: ChatModel, examples: list[Example]) -> None:
     assert model.score([swapped], 1)[0].log_prob != pytest.approx(alone[0], abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:`hidden_state` is deprecated:FutureWarning")  # transformers 5.17 calls itself so
 @pytest.mark.parametrize("kind", apart("external", SPECIAL.keys() - QUICK, SPECIAL))
 def test_families_with_parts_in_unusual_places_answer(kind: str, tmp_path: Path, images: Images) -> None:
     if kind not in FAMILIES:
@@ -85,5 +86,8 @@ def test_what_does_not_generate_text_is_refused(tmp_path: Path) -> None:
     if "pi0" not in FAMILIES:
         pytest.skip("this release of transformers has no pi0")
     build("pi0", tmp_path)
-    with pytest.raises(ConfigError, match="does not generate text: it is a PI0ForConditionalGeneration"):
+    # before 5.24 its processor does not work without a length of images, and is refused first
+    newest = Version(transformers.__version__) >= Version("5.24")
+    refusal = "does not generate text: it is a PI0ForConditionalGeneration" if newest else "cannot take two images"
+    with pytest.raises(ConfigError, match=refusal):
         opened("pi0", tmp_path)
