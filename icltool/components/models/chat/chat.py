@@ -16,7 +16,7 @@ from icltool.components.models.chat.chat_format import ChatFormat, Style, chat_f
 from icltool.components.models.chat.chat_images import REUSABLE, chat_images
 from icltool.components.models.chat.chat_prefix_cache import chat_prefix_cache
 from icltool.components.models.shared.loading import MESSAGE
-from icltool.components.models.shared.options import OwnPrompt, RemoteCodeOptions
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
 from icltool.components.models.shared.weights import Weights, fingerprint
 from icltool.contracts import Example, Features, Prompt, Task
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 IMAGES_MIX = frozenset({"emu3", "minicpmv4_6", "minicpmv4_7"})
 
 
-class ChatOptions(OwnPrompt, RemoteCodeOptions):
+class ChatOptions(RemoteCodeOptions):
     """Of models that hold a conversation."""
 
     style: Style = Field(

@@ -103,7 +103,7 @@ class OwnPrompt(Options):
     prompt: PromptFile | None = Field(None, description="prompt of the user's own: --prompt FILE")
 
 
-class RemoteCodeOptions(TransformersOptions):
+class RemoteCodeOptions(OwnPrompt, TransformersOptions):
     """Options of adapters that read any architecture."""
 
     trust_remote_code: bool = Field(False, description="run Python code from the model's repository")

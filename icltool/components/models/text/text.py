@@ -11,7 +11,7 @@ import torch
 
 from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
 from icltool.components.models.shared.loading import loading_errors, read_config, text_limit
-from icltool.components.models.shared.options import OwnPrompt, RemoteCodeOptions
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.shared.processed import prepare_tokenizer
 from icltool.components.models.shared.prompt_format import TEXT, PromptFormat, own_prompt
 from icltool.components.models.shared.scoring import (
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class TextOptions(OwnPrompt, RemoteCodeOptions):
-    """Of text-only models."""
-
-
 class TextModel(HookedDecoder):
     """The adapter. It reads no images: examples with an image are refused.
 
@@ -52,10 +48,10 @@ class TextModel(HookedDecoder):
 
     padding_side = "right"
 
-    options_model = TextOptions
+    options_model = RemoteCodeOptions
     format: PromptFormat
 
-    def __init__(self, options: TextOptions) -> None:
+    def __init__(self, options: RemoteCodeOptions) -> None:
         """Loads tokenizer and weights. Raises ConfigError when weights are missing or do not fit."""
         from transformers import AutoModelForCausalLM
 
@@ -68,7 +64,7 @@ class TextModel(HookedDecoder):
         if cache is not None:
             self._use_prefix_cache(cache)
 
-    def _open(self, options: TextOptions) -> Weights:
+    def _open(self, options: RemoteCodeOptions) -> Weights:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.name = name = options.name
