@@ -145,7 +145,7 @@ def test_operations_are_those_that_torch_counts(adapter: IdeficsModel, run: Run)
         NaiveScorer(adapter, 1).values([prompt])
     [tokens] = adapter.token_counts([prompt])
     all_pairs = TreeSize(0, 0, 0, 0, scored=tokens, scored_depths=tokens**2, scored_seeing=tokens)
-    assert model_flops(adapter.model).naive(all_pairs, shown=1) == counter.get_total_flops()
+    assert model_flops(adapter.model).naive(all_pairs, images=1) == counter.get_total_flops()
 
 
 def test_the_size_of_a_tree() -> None:

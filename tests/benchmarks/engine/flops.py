@@ -38,14 +38,14 @@ class ModelFlops:
             + images * (self.image + self.image_keys)
         )
 
-    def naive(self, tree: TreeSize, demonstrations: int) -> int:
+    def naive(self, tree: TreeSize, images: int) -> int:
         """What the naive way needs for the same prompts, padding not counted: every token of every prompt with its logits,
-        and every image as often as it is `shown`."""
+        and every one of `images`, an image as often as prompts have it."""
         return (
             tree.scored * (self.token + self.output)
             + tree.scored_depths * self.key
             + tree.scored_seeing * self.seeing
-            + demonstrations * (self.image + self.image_keys)
+            + images * (self.image + self.image_keys)
         )
 
 

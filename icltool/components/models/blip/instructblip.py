@@ -50,8 +50,7 @@ class InstructBlipModel(PrefixedCaptioner):
         }
 
     def _image_inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-        segments = [part for p in prompts for part in p.text.split(self.format.image)[1:]]
-        texts = [self.format.instruction(self._unmarked(part)) for part in segments]
+        texts = [text for prompt in prompts for text in self._instructions(prompt.text)]
         if not texts:
             return {}
         encoded = self.processor.qformer_tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
@@ -59,6 +58,15 @@ class InstructBlipModel(PrefixedCaptioner):
             "qformer_input_ids": encoded["input_ids"].to(self.device),
             "qformer_attention_mask": encoded["attention_mask"].to(self.device),
         }
+
+    def _instructions(self, text: str) -> list[str]:
+        """What the Q-Former reads with each image: the instruction that follows it, or follows the images after it."""
+        instructions: list[str] = []
+        for segment in reversed(text.split(self.format.image)[1:]):
+            plain = self._unmarked(segment)
+            repeated = not plain.strip() and instructions
+            instructions.append(instructions[-1] if repeated else self.format.instruction(plain))
+        return instructions[::-1]
 
     def _unmarked(self, text: str) -> str:
         """The text without the language model's special tokens, which the Q-Former does not know."""

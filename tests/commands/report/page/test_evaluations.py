@@ -226,7 +226,9 @@ def test_without_the_data_set_answers_and_images_are_there(world: Path, how: str
     draft = evaluations_page(folders(world), world)
     page = draft.without_images()
     (remark,) = page.remarks
-    words = {"gone": "no prepared data set in", "anew": "is another version than", "cut": "cannot be read"}[how]
+    words = {"gone": "is not prepared in the workspace", "anew": "is another version than", "cut": "cannot be read"}[
+        how
+    ]
     assert words in remark
     assert remark.endswith("questions and the texts of demonstrations are missing")
     assert [r.answer for r in page.results] == [r.answer for r in before.results]

@@ -106,7 +106,7 @@ def test_what_is_told_instead(home: Path) -> None:
         "1 queries or anchors were given up, the first: cannot read ~/images/1.jpg; run `icltool evaluate` again",
         f"{gone}: its answers are not shown",
     )
-    assert page.remarks[0].startswith("no prepared data set in datasets/photos/caption")
+    assert page.remarks[0].startswith("no data set is prepared in the workspace")
     assert page.remarks[-1] == "1 image cannot be shown: ~/images/gone.jpg"
     assert str(home / "images" / "gone.jpg") in draft.references, "they are read from there, and not shown"
     page = sequences_page(home / "ws" / "sequences" / "hand.h5", home / "ws").without_images()

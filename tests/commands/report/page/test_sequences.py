@@ -96,7 +96,7 @@ def test_figures_are_of_all_anchors_and_the_gallery_is_a_sample(sequence_file: P
 def test_without_the_data_set_the_numbers_are_there(sequence_file: Path, tmp_path: Path) -> None:
     alone = Path(shutil.copy(sequence_file, tmp_path / "alone.h5"))
     page, whole = page_of(alone), page_of(sequence_file)
-    assert "no prepared data set in nowhere" in page.remarks[0]
+    assert "no data set is prepared in nowhere" in page.remarks[0]
     assert [r.scores for r in page.results] == [r.scores for r in whole.results]
     assert {q.references for q in page.queries} == {()}
     assert page.extra["hubness"]["index"] is None

@@ -139,7 +139,9 @@ def test_an_answer_that_the_template_does_not_end_is_ended_with_eos() -> None:
     assert prompt.text == "<s>USER: <image>Describe the image in one short sentence.\nASSISTANT:"
     assert prompt.target == " a cow</s>"
     assert format.clean("caption", " a cow\nUSER: next") == "a cow"
-    with pytest.raises(ConfigError, match="caption, classification, inference, inference-choice, style, vqa"):
+    with pytest.raises(
+        ConfigError, match="caption, classification, inference, inference-choice, multiple-choice, open-answer"
+    ):
         format.prompt("retrieval", [], example("x"))
 
 

@@ -150,5 +150,5 @@ def test_readers_are_pickled_and_name_missing_images(tmp_path: Path) -> None:
     reader = pickle.loads(pickle.dumps(ImageReader(28, HALF, HALF, Augmentation("random", shorter=32))))
     path = image_file(tmp_path, (50, 90))
     assert reader(path, keyed_generator(0, "pixels", 0)).shape == (3, 28, 28)
-    with pytest.raises(DataError, match="missing"):
+    with pytest.raises(DataError, match="does not exist"):
         reader(str(tmp_path / "none.png"))
