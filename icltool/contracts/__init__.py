@@ -91,7 +91,7 @@ from icltool.contracts.options import Options
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.prompt_file import PromptFile, packaged_prompt, read_prompt
 from icltool.contracts.randomness import keyed_generator
-from icltool.contracts.records import IMAGE_MARKER, Example, QueryResult, blanked, shown_to
+from icltool.contracts.records import IMAGE_MARKER, Example, QueryResult, as_query, blanked, shown_to
 from icltool.contracts.report import StageReport
 from icltool.contracts.retriever import ChoosingSession, RetrievalExamples, Retriever
 from icltool.contracts.sampler import Sampler
@@ -192,6 +192,7 @@ __all__ = [
     "answer_shown",
     "archive_and_member",
     "archive_members",
+    "as_query",
     "blanked",
     "choice_letters",
     "choice_names",

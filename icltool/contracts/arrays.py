@@ -145,7 +145,7 @@ class IndexSet:
     Fields as in QuerySet, [N] and [N, D]; `contents` int64 [N] is the code of the question with the label (captions: of
     the label), which is all that the model reads of a demonstration beside its image. `labels` are the N labels, for
     components that ask for them. `rules` int64 [N, R] are the codes of the rules that each example has a label for, -1 on the
-    right.
+    right; `contents` is [N, 1 + R] then: with the label, and with that of each rule.
     """
 
     ids: IntArray
@@ -200,10 +200,18 @@ class IndexSet:
         if self.questions is not None and queries.questions is not None:
             leaks["question"] = self._rows_with("questions", queries.questions[position : position + 1])
         if self.contents is not None and queries.contents is not None:
-            leaks["text"] = self._rows_with("contents", queries.contents[position])
+            leaks["text"] = self._rows_with_content(queries, position, queries.contents[position])
         if self.rules is not None and queries.rules is not None and queries.rules[position] >= 0:
             leaks["rule"] = np.flatnonzero((self.rules != queries.rules[position]).all(axis=1)).astype(np.int64)
         return leaks
+
+    def _rows_with_content(self, queries: QuerySet, position: int, contents: IntArray) -> IntArray:
+        """Rows that are shown to the query with one of these `contents`."""
+        if self.rules is None or self.contents is None:
+            return self._rows_with("contents", contents)
+        rule = -1 if queries.rules is None else int(queries.rules[position])
+        shown = self.contents[:, :1] if rule < 0 else np.where(self.rules == rule, self.contents[:, 1:], -1)
+        return np.flatnonzero(np.isin(shown, contents[contents >= 0]).any(axis=1)).astype(np.int64)
 
     def _rows_with(self, column: str, values: IntArray) -> IntArray:
         """Rows whose `column` is one of `values`, by binary search in an order that is sorted once. -1 is not a code."""

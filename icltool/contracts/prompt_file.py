@@ -22,6 +22,7 @@ else:
 
 #: The text of a template before its first field.
 _START = re.compile(r"[^{]*")
+_FIELD = re.compile(r"\{(\w+)\}")
 
 
 class PromptRules(BaseModel):
@@ -88,7 +89,8 @@ class PromptFile(FamilyRules):
     def applied(self, base: TaskFormat, families: Sequence[str], task: str) -> TaskFormat:
         """The form of a task for a model of these families, the most special one last, where the task's own is `base`.
 
-        Without `stop` of its own, a prompt that changes the request has the beginning of its request as `stop`.
+        Without `stop` of its own, a prompt that changes the request has the beginning of its request as `stop`, or the end of
+        the line if the request begins with a field and answers have one line.
         """
         rules = self.rules(task)
         for family in families:
@@ -98,7 +100,8 @@ class PromptFile(FamilyRules):
         if request is not None and "stop" not in rules:
             start = _START.match(request)
             begin = start.group().strip() if start else ""
-            rules["stop"] = (begin,) if begin else ()
+            line = () if "\n" in rules.get("answer", base.answer).strip() else ("\n",)
+            rules["stop"] = (begin,) if begin else line
         return replace(base, **rules)
 
     def identity(self) -> dict[str, Any]:
@@ -132,9 +135,28 @@ def _parsed(text: str, where: str) -> PromptFile:
     for key, rules in _all_rules(prompt):
         if rules.answer is not None and "{label}" not in rules.answer:
             raise ConfigError(f"{where}: {key}answer has no {{label}}", 'for example answer = " {label}"')
+        if rules.answer is not None and (fault := _answer_fault(rules.answer)):
+            raise ConfigError(
+                f"{where}: {key}answer {fault}", 'for example answer = " {rationale} So the answer is {label}"'
+            )
+        if rules.stop is not None and not all(rules.stop):
+            raise ConfigError(f"{where}: {key}stop has an empty word", "leave it out")
         if rules.label_words and len(set(rules.label_words.values())) < len(rules.label_words):
             raise ConfigError(f"{where}: {key}label_words has one word for two labels", "give each label its own word")
     return prompt
+
+
+def _answer_fault(answer: str) -> str:
+    """The problem with a form of answers, "" if there is none."""
+    names = _FIELD.findall(answer)
+    if strange := [name for name in names if name not in ("label", "rationale")]:
+        return f"has {{{strange[0]}}}; it may have {{label}} and {{rationale}}"
+    if any(names.count(name) > 1 for name in names):
+        return "has a field twice"
+    between = re.search(r"\{(?:label|rationale)\}(.*?)\{(?:label|rationale)\}", answer, re.DOTALL)
+    if between is not None and not between[1].strip():
+        return "has no words between {rationale} and {label}, so that the label cannot be read from an answer"
+    return ""
 
 
 def _all_rules(prompt: PromptFile) -> list[tuple[str, PromptRules]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from icltool.contracts.arrays import Float64Array, IntArray
+from icltool.contracts.randomness import keyed_generator
 from icltool.errors import DataError
 
 #: Where an image stands within a text, for examples whose images have places there (see Example).
@@ -31,7 +32,8 @@ class Example:
 
     `fields` are further texts by name, which a task can ask for: a hint, a headline. `rationale` is the reasoning that leads
     to the label. Where the task is to find a rule in the demonstrations, a query has the name of its `rule`, and an example
-    of the index set one label for each rule in `labels`: it is shown with the label of the query's rule (see `shown_to`).
+    of the index set one label for each rule in `labels`: it is shown with the label of the query's rule (see `shown_to`), and
+    as a query itself it is asked by one of its rules (see `as_query`).
     """
 
     id: int
@@ -75,20 +77,35 @@ class Example:
 
 
 def shown_to(example: Example, query: Example) -> Example:
-    """The example as a demonstration for the query: with the label of the query's rule, if the query has one.
+    """The example as a demonstration for the query: with its label for the query's rule, if it has labels for rules.
 
-    Raises DataError if the example has no label for that rule.
+    Raises DataError if none of them is for that rule.
     """
-    if not query.rule:
+    if not query.rule or not example.labels:
         return example
     label = example.labels.get(query.rule)
     if label is None:
         raise DataError(
             f"example {example.id} has no label for the rule {query.rule!r} of query {query.id}",
-            f"it has labels for {', '.join(example.labels) or 'no rule'}",
+            f"it has labels for {', '.join(example.labels)}",
         )
+    return _by_rule(example, label)
+
+
+def as_query(example: Example) -> Example:
+    """The example as a query. An example of the index set with a label for each rule gets one rule, drawn by its id, and the
+    label of that rule; any other example is a query as it is."""
+    if example.rule or not example.labels:
+        return example
+    rules = sorted(example.labels)
+    rule = rules[int(keyed_generator(0, "queries.rules", example.id).integers(len(rules)))]
+    return replace(_by_rule(example, example.labels[rule]), rule=rule)
+
+
+def _by_rule(example: Example, label: str) -> Example:
+    """The example with one of its `labels` as its label."""
     text = label if example.text == example.label else example.text
-    return replace(example, label=label, references=(label,), text=text, labels={})
+    return replace(example, label=label, references=(label,), raw_references=(), text=text, labels={})
 
 
 def blanked(query: Example) -> Example:

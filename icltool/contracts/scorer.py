@@ -23,7 +23,7 @@ class ScoringRequest:
     demonstrations: tuple[Example, ...]
 
     def __post_init__(self) -> None:
-        if self.query.rule and any(example.labels for example in self.demonstrations):
+        if self.query.rule and any(example.labels for example in self.demonstrations):  # already shown ones have none
             demonstrations = tuple(shown_to(example, self.query) for example in self.demonstrations)
             object.__setattr__(self, "demonstrations", demonstrations)
 

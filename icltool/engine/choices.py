@@ -22,16 +22,16 @@ def rank_choices(session: ScoringSession, requests: Sequence[ScoringRequest]) ->
     order: the mean per token, or the sum if the task's `rank_norm` says so. Of equal choices the larger counts.
 
     A choice is scored in the place of the query's label, with all that the prompt format lets follow a label: its text, or
-    its letter if the task is `lettered`. The perplexity of a choice is exp(-mean). All choices of all requests go to the
-    session in one call. Raises DataError for a query without choices, ConfigError for one whose choices hold images where
-    texts are ranked.
+    its letter if the task is `lettered`; without the query's rationale, which tells the answer. The perplexity of a choice is
+    exp(-mean). All choices of all requests go to the session in one call. Raises DataError for a query without choices,
+    ConfigError for one whose choices hold images where texts are ranked.
     """
     task = session.task if isinstance(session.task, Task) else None
     for request in requests:
         check_choices(task, request.query)
     labels = [_labels(task, request.query) for request in requests]
     one_per_choice = [
-        replace(request, query=replace(request.query, label=label))
+        replace(request, query=replace(request.query, label=label, rationale=""))
         for request, of_request in zip(requests, labels, strict=True)
         for label in of_request
     ]

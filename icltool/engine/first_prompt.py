@@ -27,7 +27,10 @@ def check_first_prompt(model: Model, name: str, path: str, task: Task | str) -> 
         image = Path(folder) / "grey.png"
         Image.new("RGB", (64, 48), (128, 128, 128)).save(image)
         text = "what is this?"
-        query = Example(-1, str(image), -1, text, "yes", _CHOICES[:1], question=text, choices=_CHOICES, style="Calm")
+        fields = {} if isinstance(task, str) else dict.fromkeys((*task.fields, *task.optional), text)
+        query = Example(
+            -1, str(image), -1, text, "yes", _CHOICES[:1], question=text, choices=_CHOICES, style="Calm", fields=fields
+        )
         try:
             with suppress(IclError):
                 model.score([model.prompt(task, (), query)], 1)

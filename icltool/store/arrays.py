@@ -123,8 +123,10 @@ def index_set(
     columns = _columns(records, needs, embeddings, rows, guard, others)
     labels = tuple(example.label for example in _examples(records, rows)) if "labels" in needs else ()
     if "text" in guard:
-        codes = [content_code(example, example.label) for example in _examples(records, rows)]
-        columns["contents"] = np.array(codes, dtype=np.int64)
+        labels_of = ((example, (example.label, *example.labels.values())) for example in _examples(records, rows))
+        codes = [[content_code(example, label) for label in labels] for example, labels in labels_of]
+        width = 1 if records.label_rules is None else 1 + records.label_rules.shape[1]
+        columns["contents"] = _padded(codes, width).squeeze(1) if width == 1 else _padded(codes, width)
     if records.label_rules is not None:
         columns["rules"] = records.label_rules if rows is None else records.label_rules[rows]
     return IndexSet(**columns, labels=labels)
@@ -167,9 +169,10 @@ def content_codes(example: Example) -> list[int]:
     return sorted({content_code(example, answer) for answer in answers} - {-1})
 
 
-def _padded(codes: Sequence[Sequence[int]]) -> IntArray:
-    """int64 [n, longest], -1 on the right."""
-    padded = np.full((len(codes), max(map(len, codes), default=0)), -1, dtype=np.int64)
+def _padded(codes: Sequence[Sequence[int]], width: int | None = None) -> IntArray:
+    """int64 [n, width], -1 on the right; the width is that of the longest by default."""
+    columns = max(map(len, codes), default=0) if width is None else width
+    padded = np.full((len(codes), columns), -1, dtype=np.int64)
     for row, row_codes in zip(padded, codes, strict=True):
         row[: len(row_codes)] = row_codes
     return padded

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
 
 import numpy as np
 
-from icltool.contracts import NO_IMAGE, Example, IntArray, Task, group_code, image_reference, task_from
+from icltool.contracts import NO_IMAGE, Example, IntArray, Task, as_query, group_code, image_reference, task_from
 from icltool.contracts.json import Json
 from icltool.errors import OtherVersionError, StoreError, closest
 from icltool.store.atomic import read_json
@@ -140,6 +140,11 @@ class PreparedDataset:
             own = self.folder.parents[2].absolute()
             check_stamps(self.folder, self.image_files(), own, self._hint)
 
+    def query_records(self, name: str) -> Records:
+        """The records of a split as queries: examples with a label for each rule get one of the rules, see `as_query`.
+        Raises StoreError as `split`."""
+        return self.split(name).as_queries()
+
     def split(self, name: str) -> Records:
         """The records of "train" (the index set), "validation" (the queries) or "development" (if a data set has one),
         memory-mapped. Raises StoreError if there is no such split, or its files are missing or truncated.
@@ -165,10 +170,24 @@ class PreparedDataset:
 class Records:
     """The N examples of one split, by row."""
 
-    def __init__(self, folder: Path, rows: datasets.Dataset, moved: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rows: datasets.Dataset,
+        moved: Mapping[str, str] | None = None,
+        *,
+        queries: bool = False,
+    ) -> None:
         self.folder = folder
         self._rows = rows
         self._moved = moved or {}
+        self._queries = queries
+
+    def as_queries(self) -> Records:
+        """These records as queries; themselves if no example has labels for rules."""
+        if self._queries or self.label_rules is None:
+            return self
+        return Records(self.folder, self._rows, self._moved, queries=True)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -240,6 +259,8 @@ class Records:
     def rules(self) -> IntArray | None:
         """int64 [N]: `group_code` of the rule that each example, as a query, is answered by, -1 for none; None if no example
         has one."""
+        if self._queries:
+            return np.array([group_code(example.rule) for example in self], dtype=np.int64)
         names = self._texts("rule") if "rule" in self._rows.column_names else []
         return np.array([group_code(name) for name in names], dtype=np.int64) if any(names) else None
 
@@ -296,6 +317,8 @@ class Records:
         return bool(pc.any(pc.not_equal(self._rows.data.column("image"), "")).as_py())
 
     def _here(self, example: Example) -> Example:
+        if self._queries:
+            example = as_query(example)
         if not self._moved:
             return example
         image, *more = (moved_image(image, self._moved) for image in (example.image, *example.more_images))

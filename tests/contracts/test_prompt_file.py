@@ -51,7 +51,8 @@ def test_the_most_special_rule_counts(tmp_path: Path) -> None:
 
 def test_a_request_of_its_own_has_its_beginning_as_stop() -> None:
     base = TaskFormat("Caption:", ("Caption",))
-    assert PromptFile(query="{question} Answer:").applied(base, (), "vqa").stop == ()
+    assert PromptFile(query="{question} Answer:").applied(base, (), "vqa").stop == ("\n",)
+    assert PromptFile(query="{question}", answer="{rationale}\nSo {label}").applied(base, (), "vqa").stop == ()
     assert PromptFile(query="\nUser: {question}").applied(base, (), "vqa").stop == ("User:",)
     assert PromptFile(query="A", demonstration="B {question}").applied(base, (), "vqa").stop == ("B",)
     assert PromptFile(query="A", stop=("x",)).applied(base, (), "vqa").stop == ("x",)
@@ -91,6 +92,14 @@ def test_new_fields_leave_the_identity_of_older_forms() -> None:
             "give each",
         ),
         ("query = ", "mine.toml is not valid TOML", "correct it"),
+        (
+            "answer = '{label} {text}'",
+            "mine.toml: answer has {text}; it may have {label} and {rationale}",
+            "for example",
+        ),
+        ("answer = '{label} or {label}'", "mine.toml: answer has a field twice", "for example"),
+        ("answer = '{rationale} {label}'", "mine.toml: answer has no words between", "for example"),
+        ("stop = ['']", "mine.toml: stop has an empty word", "leave it out"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_the_key(tmp_path: Path, text: str, message: str, hint: str) -> None:

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from icltool.contracts import NO_IMAGE, Example, IndexSet, QuerySet, ScoringRequest, blanked, shown_to
+from icltool.contracts import NO_IMAGE, Example, IndexSet, QuerySet, ScoringRequest, as_query, blanked, shown_to
 from icltool.errors import DataError
 
 
@@ -79,3 +79,32 @@ def test_an_example_without_a_label_for_the_rule_is_no_demonstration() -> None:
     index = IndexSet(np.arange(3), np.arange(3), groups, rules=np.array([[5, 6], [6, -1], [-1, -1]]))
     queries = QuerySet(np.arange(10, 13), np.arange(10, 13), groups, rules=np.array([5, 6, -1]))
     assert [index.leaking_rows(queries, q).tolist() for q in range(3)] == [[1, 2], [2], []]
+
+
+def test_an_index_example_is_asked_by_one_of_its_rules() -> None:
+    digits = [example(n, label="7", text="7", labels={"+": "7", "-": "1", "x": "12"}) for n in range(60)]
+    queries = [as_query(one) for one in digits]
+    assert {query.rule for query in queries} == {"+", "-", "x"}
+    for one, query in zip(digits, queries, strict=True):
+        assert (query.label, query.references, query.text) == (one.labels[query.rule], (query.label,), query.label)
+        assert as_query(one) == query, "drawn by the id"
+        assert as_query(query) == query
+    assert as_query(example(1)) == example(1)
+
+
+def test_a_text_leaks_as_it_is_shown_by_the_rule() -> None:
+    """Codes of texts: the label itself, then that of each rule."""
+    groups = np.full(2, -1)
+    index = IndexSet(
+        np.arange(2),
+        np.arange(2),
+        groups,
+        rules=np.array([[5, 6], [5, 6]]),
+        contents=np.array([[70, 70, 71], [80, 70, 72]]),
+    )
+    queries = QuerySet(
+        np.arange(10, 12), np.arange(10, 12), groups, rules=np.array([5, 6]), contents=np.array([[70], [72]])
+    )
+    assert [index.leaking_rows(queries, q).tolist() for q in range(2)] == [[0, 1], [1]]
+    plain = QuerySet(queries.ids, queries.image_ids, groups, contents=np.array([[70], [72]]))
+    assert [index.leaking_rows(plain, q).tolist() for q in range(2)] == [[0], []]

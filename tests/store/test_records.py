@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from icltool.components.tasks import task_named
-from icltool.contracts import NO_IMAGE, Example, PreparedSplit, group_code
+from icltool.contracts import NO_IMAGE, Example, PreparedSplit, as_query, group_code
 from icltool.errors import DataError, StoreError
 from icltool.execution.progress import SilentProgress
 from icltool.store.records import PreparedDataset, open_dataset, write_dataset
@@ -106,6 +106,18 @@ def test_every_field_is_read_back(memory_path: Path) -> None:
     assert train.label_rules.tolist() == [[group_code("+"), group_code("-")], [-1, -1], [-1, -1]]
     files = [f"/data/train/{n}.jpg" for n in (1, 2, 8, 9)]
     assert open_dataset(memory_path).image_files() == files
+
+
+def test_records_as_queries_have_rules(memory_path: Path) -> None:
+    labels = {"+": "7", "-": "1"}
+    dataset = write(memory_path, [example(n, labels=labels) for n in range(20)])
+    queries = dataset.query_records("train")
+    assert list(queries) == [as_query(example(n, labels=labels)) for n in range(20)]
+    assert queries.rules is not None
+    assert queries.rules.tolist() == [group_code(query.rule) for query in queries]
+    assert queries.as_queries() is queries
+    validation = dataset.split("validation")
+    assert dataset.query_records("validation") is validation
 
 
 def test_plain_examples_have_no_further_columns(pets: PreparedDataset) -> None:

@@ -12,7 +12,7 @@ from icltool.commands.caption.answer_session import AnswerSession
 from icltool.commands.caption.demonstrations import RandomDemonstrations
 from icltool.commands.caption.entries import check_image
 from icltool.commands.caption.styles import check_style
-from icltool.contracts import Example, keyed_generator
+from icltool.contracts import Example, keyed_generator, shown_to
 from icltool.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class AppSession:
         return () if index is None else tuple(index.rows([index.row_of(i) for i in ids]))
 
     def ask(self, query: Example, demonstrations: Sequence[Example]) -> Answer:
-        """The model's answer. Raises DataError for an unknown style, a missing question or an image that cannot be read,
-        ConfigError for a prompt that the model does not accept."""
+        """The model's answer. Raises DataError for an unknown style, a missing question, an image that cannot be read or a
+        demonstration without a label for the query's rule, ConfigError for a prompt that the model does not accept."""
         if "style" in self.task.fields:
             if not query.style.strip():
                 raise DataError("choose a style", f"known: {', '.join(self.styles[:12])}" if self.styles else None)
@@ -107,6 +107,7 @@ class AppSession:
         if "question" in self.task.fields and not query.question.strip():
             raise DataError(f"enter a {self.task.called('question')}")
         with self._lock:
+            demonstrations = [shown_to(example, query) for example in demonstrations]
             [(prompt, raw, answer)] = self._answers.answers([(query, demonstrations)])
         return Answer(answer, raw, prompt.text, query.references, tuple(demonstrations))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from icltool.contracts import Example, IntArray, image_file, keyed_generator
+from icltool.contracts import Example, IntArray, image_file, keyed_generator, shown_to
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ class RandomDemonstrations:
     """Draws `shots` examples of the index records for each query, without replacement, keyed by the query's id.
 
     Examples of the query's own image, or of a near-duplicate, are skipped, and with "text" in `guard` (see
-    `icltool.store.arrays.guard_kinds`) those whose label is a reference of the query. If queries are of the same data set
-    (`prepared`), equal image ids are one image; otherwise images are compared by their paths. Raises ConfigError if the
-    index set is too small.
+    `icltool.store.arrays.guard_kinds`) those whose label is a reference of the query, and examples without a label for the
+    query's rule. If queries are of the same data set (`prepared`), equal image ids are one image; otherwise images are
+    compared by their paths. Raises ConfigError if the index set is too small.
     """
 
     def __init__(self, index: Records, shots: int, seed: int, prepared: bool, guard: frozenset[str]) -> None:
@@ -34,7 +34,9 @@ class RandomDemonstrations:
         for rows in _batches(generator.permutation(len(self._index)), max(1, 2 * self._shots)):
             if len(chosen) == self._shots:
                 break
-            allowed = [example for example in self._index.rows(rows) if not self._leaks(example, query)]
+            fitting = (e for e in self._index.rows(rows) if not (e.labels and query.rule) or query.rule in e.labels)
+            examples = (shown_to(example, query) if example.labels else example for example in fitting)
+            allowed = [example for example in examples if not self._leaks(example, query)]
             chosen += allowed[: self._shots - len(chosen)]
         if len(chosen) < self._shots:
             raise ConfigError(

@@ -126,7 +126,7 @@ def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], p
     progress.detail(f"loading {config.encoder}")
     with ExitStack() as opened:
         work.open(opened)
-        images = chain.from_iterable(job.dataset.split(job.split).images for job in jobs)
+        images = chain.from_iterable(chain(*job.dataset.split(job.split).image_lists) for job in jobs)
         entering = worker_context(run.executor, first.folder, images, ship=config.ship_data, variables=VARIABLES)
         context = opened.enter_context(entering)
         make = MakeWorker(partial(Encoding, name=first.name, task=first.task), config, context)

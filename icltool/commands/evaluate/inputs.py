@@ -56,7 +56,7 @@ class Inputs:
         self.task: Task = config.prompted(config.answered(task_of(self.dataset)))
         self.index: Records = self.dataset.split("train")
         self.splits = ("train", config.queries)
-        self.queries: Records = self.dataset.split(config.queries)
+        self.queries: Records = self.dataset.query_records(config.queries)
         config.check_images(self.dataset.name, max(self.queries.most_images, self.index.most_images))
         self.subset = None if config.index_subset is None else self._subset(config.index_subset)
         rows = np.arange(len(self.index)) if self.subset is None else self._rows_of(self.subset)

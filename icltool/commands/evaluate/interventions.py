@@ -114,6 +114,7 @@ def _fit(folder: Path, requested: Mapping[str, object]) -> tuple[bool, ...]:
         "model_path",
         "dataset_fingerprint",
         "prompt_template",
+        "prompt",
         "template_options",
         "prompt_style",
         "quantization",

@@ -220,7 +220,7 @@ def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     plan, name = _chosen(config, source)
     dataset, splits = _dataset(config, source, plan), plan.splits or SPLITS
     target = output_of(config, f"{name}-chat.jsonl", (source,))
-    index, queries = (dataset.split(splits[role]) for role in ("demonstrations", "queries"))
+    index, queries = dataset.split(splits["demonstrations"]), dataset.query_records(splits["queries"])
     style, prompt = _written_as(source)
     form = _ChatForm(task_of(dataset), style, prompt, openai=format == "openai", data=config.images == "data")
     with (
@@ -230,7 +230,7 @@ def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     ):
         for query, demonstrations in _examples(plan, queries, index):
             if not _is_evaluation(source):  # whose stage has looked already, as its own options want it
-                _check_leaks(source, query, demonstrations, same_split=index is queries)
+                _check_leaks(source, query, demonstrations, same_split=splits["demonstrations"] == splits["queries"])
             messages = form.messages(demonstrations, query)
             line = {"query_id": query.id, "messages": messages, "references": query.references}
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -139,7 +139,7 @@ def open_parts(config: GenerateConfig) -> SearchParts:
         encoder = embedded_by(workspace, dataset, config.encoder, needs)
         embeddings = open_embeddings(workspace, dataset, "train", encoder)
         query_embeddings = open_embeddings(workspace, dataset, config.queries, encoder)
-    index, queries = dataset.split("train"), dataset.split(config.queries)
+    index, queries = dataset.split("train"), dataset.query_records(config.queries)
     answered = config.prompted(config.answered(task_of(dataset)))
     guard = guard_kinds(config.leak_guard, answered)
     return SearchParts(dataset, index, queries, sampler, scorer, embeddings, query_embeddings, encoder, guard, answered)

@@ -13,6 +13,7 @@ from icltool.commands.train.job import common_identity, from_model
 from icltool.commands.train.options import TrainConfig
 from icltool.config.tasks import task_of
 from icltool.contracts import (
+    NO_IMAGE,
     Example,
     Examples,
     FineTuningLearner,
@@ -106,9 +107,9 @@ class FineTuningJob:
 
     def _examples(self) -> tuple[Examples, Examples]:
         """The training examples, and those that choose the best weights."""
-        records = self.dataset.split("train")
+        records = self.dataset.query_records("train")
         if DEVELOPMENT in self.dataset.splits:
-            return records, self.dataset.split(DEVELOPMENT)
+            return records, self.dataset.query_records(DEVELOPMENT)
         training, held = held_out_rows(records, self.config.seed)
         return Part(records, training), Part(records, held)
 
@@ -134,6 +135,8 @@ def held_out_rows(records: Records, seed: int) -> tuple[IntArray, IntArray]:
     kinds = np.where(groups >= 0, 0, 1)
     _, units = np.unique(np.stack([kinds, np.where(groups >= 0, groups, images)]), axis=1, return_inverse=True)
     units = units.reshape(-1)
+    if records.more_image_ids is not None:
+        units = _joined(units, np.column_stack([images, records.more_image_ids]))
     count = int(units.max()) + 1
     if count < 2:
         raise DataError("a captioner needs at least two images: one to train on, one to choose the best weights by")
@@ -143,6 +146,23 @@ def held_out_rows(records: Records, seed: int) -> tuple[IntArray, IntArray]:
     number = min(int(np.searchsorted(np.cumsum(sizes), least)) + 1, count - 1)
     held = np.isin(units, order[:number])
     return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
+
+
+def _joined(units: IntArray, images: IntArray) -> IntArray:
+    """The units int64 [N], numbered from 0, with those joined that share one of the images int64 [N, M], directly or by
+    others."""
+    _, image_of = np.unique(images, return_inverse=True)
+    image_of = image_of.reshape(images.shape)
+    place = images != NO_IMAGE
+    joined = units.copy()
+    while True:
+        of_image = np.full(image_of.max() + 1, len(units), dtype=np.int64)
+        np.minimum.at(of_image, image_of[place], np.broadcast_to(joined[:, None], images.shape)[place])
+        of_unit = np.full(units.max() + 1, len(units), dtype=np.int64)
+        np.minimum.at(of_unit, units, np.where(place, of_image[image_of], len(units)).min(axis=1))
+        if np.array_equal(of_unit[units], joined):
+            return np.unique(joined, return_inverse=True)[1].reshape(-1)
+        joined = of_unit[units]
 
 
 def _metric(name: str) -> Metric:

@@ -128,7 +128,7 @@ def template_remark(stored: Stored, model: SupportsDecoderHooks) -> str:
     """A remark if the prompt format differs from that of the training; else ""."""
     if stored.base.template == model.base_model().template:
         return ""
-    return "trained with another prompt format than the model has now: see --prompt-template"
+    return "trained with another prompt format than the model has now: see --prompt and --prompt-template"
 
 
 def _way_out(stored: Stored, actual: ModelIdentity) -> str:

@@ -28,6 +28,7 @@ from icltool.contracts import (
     Prompt,
     TrainingOutcome,
     keyed_generator,
+    shown_to,
 )
 
 if TYPE_CHECKING:
@@ -128,8 +129,9 @@ class FunctionVector(OptionsLearner):
 
     def _shuffled(self, extraction: ActivationExtraction, position: int) -> Prompt:
         pool, data = extraction.pool, extraction.data
-        [query] = pool.examples([position])
-        demonstrations = pool.examples(pool.demonstrations(position, self.options.corrupted_shots))
+        [query] = pool.queries([position])
+        rows = pool.demonstrations(position, self.options.corrupted_shots)
+        demonstrations = [shown_to(example, query) for example in pool.examples(rows)]
         order = keyed_generator(extraction.seed, "function-vector.labels", query.id).permutation(len(demonstrations))
         labels = [demonstrations[k].label for k in order]
         mixed = [replace(example, label=label) for example, label in zip(demonstrations, labels, strict=True)]

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, strategies as st
 
 from icltool.commands.train.fine_tuning import MOST, SHARE, Part, held_out_rows
-from icltool.contracts import Example
+from icltool.contracts import NO_IMAGE, Example
 from icltool.errors import DataError
 
 
 class Records:
     """The columns of prepared records that a draw looks at."""
 
-    def __init__(self, groups: list[int], image_ids: list[int]) -> None:
+    def __init__(self, groups: list[int], image_ids: list[int], more: list[list[int]] | None = None) -> None:
         self.groups, self.image_ids = np.array(groups), np.array(image_ids)
+        self.more_image_ids = None if more is None else np.array(more)
 
     def rows(self, rows: Any) -> list[Example]:
         return [Example(int(r), "", int(r), "", "a", ("a",)) for r in rows]
@@ -43,6 +44,15 @@ def test_images_and_near_duplicates_stay_on_one_side(rows: list[tuple[int, int]]
         {("group", rows[r][0]) if rows[r][0] >= 0 else ("image", rows[r][1]) for r in side} for side in (training, held)
     ]
     assert not sides[0] & sides[1]
+
+
+def test_examples_that_share_any_image_stay_on_one_side() -> None:
+    """A chain 0-1-2 by further images, and pairs; 2 and 3 are near-duplicates."""
+    more = [[10, NO_IMAGE], [11, 10], [11, NO_IMAGE], [NO_IMAGE, NO_IMAGE], [20, NO_IMAGE], [4, NO_IMAGE]]
+    records: Any = Records([-1, -1, 7, 7, -1, -1], [0, 1, 2, 3, 4, 5], more)
+    for seed in range(8):
+        sides = [set(side.tolist()) for side in held_out_rows(records, seed)]
+        assert {frozenset(side) for side in sides} == {frozenset({0, 1, 2, 3}), frozenset({4, 5})}
 
 
 def test_a_twentieth_is_held_out_and_another_seed_holds_out_others() -> None:

@@ -100,6 +100,26 @@ def test_label_words_are_written_and_read_back() -> None:
     assert [form.clean("vqa", raw) for raw in ("zwei", "drei", "rot, or")] == ["two", "drei", "red"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "raw", "label"),
+    [
+        ("It is {label}", "It is two\n", "two"),
+        ("It is {label}", "two", "two"),
+        ("{rationale} So the answer is {label}.", "Four legs, so a cow. So the answer is two. Question: x", "two"),
+        ("{rationale} So the answer is {label}.", "two", "two"),
+        ("{label} because {rationale}", "two because it stands", "two"),
+    ],
+)
+def test_the_label_is_read_out_of_the_form_of_an_answer(answer: str, raw: str, label: str) -> None:
+    form = own_prompt(IDEFICS2, PromptFile(answer=answer))
+    assert form.clean("caption", raw.replace("Question", "Caption")) == label
+
+
+def test_a_prompt_cannot_write_a_token_for_an_image() -> None:
+    with pytest.raises(ConfigError, match="the prompt has <image>, the model's token for an image"):
+        written(own_prompt(IDEFICS2, PromptFile(instruction="Look at <image>.")))
+
+
 def test_a_prompt_is_part_of_the_identity() -> None:
     plain, own = own_prompt(IDEFICS2, None), own_prompt(IDEFICS2, PromptFile(instruction="Look."))
     assert plain is IDEFICS2

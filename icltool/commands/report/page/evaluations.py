@@ -132,6 +132,7 @@ class _Gathering:
         self.chosen = chosen_queries(asked_for, queries, seed)
         self.labels = _labels(self.chosen)
         self.times: dict[DatasetKey, ImageTimes] = {}
+        self.rules: dict[tuple[DatasetKey, int], str] = {}
 
     def gather(self) -> None:
         """Fills `catalogue`, `results`, `remarks` and `notes`."""
@@ -179,7 +180,7 @@ class _Gathering:
         places = [place for e in mine for place in workspaces_of(e.folder, "evaluations", self.workspace)]
         splits = Examples(key, places)
         rows = [row for e in mine for one in answers[e.position] for row in one.rows.values()]
-        queries = splits.load(key.queries, (row["query_id"] for row in rows))
+        queries = splits.load_queries(key.queries, (row["query_id"] for row in rows))
         demonstrations = splits.load(_INDEX, (icd for row in rows for icd in row["icd_ids"]))
         self.notes += [readable(remark) for remark in dict.fromkeys(splits.remarks)]
         written = [one.made for e in mine for one in answers[e.position] if one.made is not None]
@@ -197,6 +198,8 @@ class _Gathering:
             images = _images(row)[-1:] if example is None else example.images
             usable = map(self.times[key].usable, images)
             self.catalogue.query(key, query_id, self.labels[key], example, row["references"], usable)
+            if example is not None and example.rule:
+                self.rules[key, query_id] = example.rule
 
     def _results(
         self,
@@ -220,10 +223,11 @@ class _Gathering:
 
     def _demonstrations(self, key: DatasetKey, row: Row, examples: Mapping[int, Example]) -> Iterator[int]:
         """Positions of the row's demonstrations, in prompt order."""
+        rule = self.rules.get((key, row["query_id"]), "")
         for icd, image in zip(row["icd_ids"], _images(row), strict=False):
             example = examples.get(icd)
             usable = map(self.times[key].usable, (image,) if example is None else example.images)
-            yield self.catalogue.demonstration(key, icd, example, usable)
+            yield self.catalogue.demonstration(key, icd, example, usable, rule)
 
 
 def _result(setting: int, query: int, demonstrations: tuple[int, ...], row: Row, zero: Row | None) -> Result:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icltool.config.datasets import chosen_dataset
-from icltool.contracts import Example
+from icltool.contracts import Example, as_query
 from icltool.errors import ConfigError, StoreError
 from icltool.store.failures import failures_file, read_failures
 from icltool.store.records import PreparedDataset
@@ -43,6 +43,10 @@ class Examples:
         self.remarks: list[str] = []
         self.changed = False
         self.dataset = self._opened(workspaces)
+
+    def load_queries(self, split: str, ids: Iterable[int]) -> dict[int, Example]:
+        """The examples as queries, see `load`."""
+        return {id: as_query(example) for id, example in self.load(split, ids).items()}
 
     def load(self, split: str, ids: Iterable[int]) -> dict[int, Example]:
         """The examples of `split` with these ids; those that are not there are left out, and remarked."""

@@ -68,7 +68,7 @@ class Catalogue:
         self._large: set[int] = set()
         self._uses: dict[int, int] = {}
         self._queries: dict[tuple[DatasetKey, int], int] = {}
-        self._demonstrations: dict[tuple[DatasetKey, int], int] = {}
+        self._demonstrations: dict[tuple[DatasetKey, int, str], int] = {}
 
     def query(
         self,
@@ -87,13 +87,17 @@ class Catalogue:
             self.queries.append(Query(id, readable(dataset), question, tuple(map(readable, references)), positions))
         return self._queries[key, id]
 
-    def demonstration(self, key: DatasetKey, id: int, example: Example | None, images: Iterable[str]) -> int:
-        """The position of the demonstration with this id, as of `query`. To be asked once for each time it is shown."""
-        if (key, id) not in self._demonstrations:
-            self._demonstrations[key, id] = len(self.demonstrations)
-            texts = ("", "") if example is None else (question_text(example), readable(example.label))
+    def demonstration(
+        self, key: DatasetKey, id: int, example: Example | None, images: Iterable[str], rule: str = ""
+    ) -> int:
+        """The position of the demonstration with this id, as of `query`, with its label for the query's `rule`. To be asked
+        once for each time it is shown."""
+        label = "" if example is None else example.labels.get(rule, example.label)
+        if (key, id, label) not in self._demonstrations:
+            self._demonstrations[key, id, label] = len(self.demonstrations)
+            texts = ("", "") if example is None else (question_text(example), readable(label))
             self.demonstrations.append(Demonstration(id, *texts, self._images(images, large=False)))
-        position = self._demonstrations[key, id]
+        position = self._demonstrations[key, id, label]
         for image in self.demonstrations[position].images:
             self._uses[image] += 1
         return position
@@ -103,8 +107,8 @@ class Catalogue:
         return self._queries.get((key, id))
 
     def known_demonstration(self, key: DatasetKey, id: int) -> int | None:
-        """The position of this demonstration if it is there."""
-        return self._demonstrations.get((key, id))
+        """The position of this demonstration if it is there, with whichever label."""
+        return next((place for (*known, _), place in self._demonstrations.items() if known == [key, id]), None)
 
     def draft(self, page: Page, workspace: Path) -> Draft:
         """`page` with what was collected, to be shared: what it says of files is without names, and told from the workspace."""

@@ -83,7 +83,7 @@ class _Gathering:
         self.catalogue = Catalogue()
         self.index_size = examples.size("train")
         self._rows = np.searchsorted(arrays["query_id"], np.array(chosen, dtype=np.int64)).tolist()
-        self._anchors = examples.load(split, chosen)
+        self._anchors = examples.load_queries(split, chosen)
         demonstrations = arrays["icd_ids"][self._rows]
         self._demonstrations = examples.load("train", np.unique(demonstrations[demonstrations >= 0]).tolist())
 
@@ -103,10 +103,12 @@ class _Gathering:
     def _beam(self, row: int, beam: int, anchor: int) -> Result:
         arrays = self.arrays
         scores, before = _scores(arrays, row, beam), _scores(arrays, row, None)
+        query = self._anchors.get(int(arrays["query_id"][row]))
+        rule = "" if query is None else query.rule
         return Result(
             setting=beam + 1,
             query=anchor,
-            demonstrations=tuple(self._demonstration(icd) for icd in arrays["icd_ids"][row, beam].tolist()),
+            demonstrations=tuple(self._demonstration(icd, rule) for icd in arrays["icd_ids"][row, beam].tolist()),
             scores={**scores, "score": float(arrays["scores"][row, beam])},
             gains={name: score - before[name] for name, score in scores.items() if name in before},
             steps=tuple(arrays["step_scores"][row, beam].tolist()),
@@ -119,10 +121,10 @@ class _Gathering:
         images = () if example is None else map(self.times.usable, example.images)
         return self.catalogue.query(self.key, one, self.key.label, example, references, images)
 
-    def _demonstration(self, one: int) -> int:
+    def _demonstration(self, one: int, rule: str) -> int:
         example = self._demonstrations.get(one)
         images = () if example is None else map(self.times.usable, example.images)
-        return self.catalogue.demonstration(self.key, one, example, images)
+        return self.catalogue.demonstration(self.key, one, example, images, rule)
 
 
 def _figures(arrays: Arrays, gathering: _Gathering, anchors: Anchors) -> Extra:

@@ -7,7 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from icltool.contracts import Example, IndexSet, IntArray, InterventionSet, Prompt, QuerySet, keyed_generator
+from icltool.contracts import (
+    Example,
+    IndexSet,
+    IntArray,
+    InterventionSet,
+    Prompt,
+    QuerySet,
+    as_query,
+    group_code,
+    keyed_generator,
+    shown_to,
+)
 from icltool.errors import DataError
 
 
@@ -30,14 +41,14 @@ class Draws:
         if not len(self.rows):
             raise DataError("there are no examples to learn from", "use a larger data set, or fewer held-out examples")
         self._index = _part(data.index, self.rows)
-        self._queries = QuerySet(
-            self._index.ids, self._index.image_ids, self._index.groups, same_split=True, questions=self._index.questions,
-            contents=None if self._index.contents is None else self._index.contents[:, None],
-            more_image_ids=self._index.more_image_ids,
-        )  # fmt: skip
+        self._queries = self._as_queries(self._index)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def queries(self, positions: Sequence[int] | IntArray) -> list[Example]:
+        """The examples at these positions as queries: see `as_query`."""
+        return [as_query(example) for example in self.examples(positions)]
 
     def examples(self, positions: Sequence[int] | IntArray) -> list[Example]:
         """The examples at these positions."""
@@ -64,17 +75,32 @@ class Draws:
 
     def plain_prompts(self, positions: Sequence[int] | IntArray) -> list[Prompt]:
         """Prompts without demonstrations, for the student."""
-        return [self.data.model.prompt(self.data.task, (), example) for example in self.examples(positions)]
+        return [self.data.model.prompt(self.data.task, (), query) for query in self.queries(positions)]
 
     def prompts(self, positions: Sequence[int] | IntArray, shots: int, draw: int = 0) -> list[Prompt]:
         """Prompts with each example's demonstrations of this draw, for the teacher."""
         rows = [self.demonstrations(int(position), shots, draw) for position in positions]
-        queries = self.examples(positions)
         demonstrations = iter(self.examples(np.concatenate(rows)) if shots and rows else ())
         return [
-            self.data.model.prompt(self.data.task, [next(demonstrations) for _ in range(shots)], query)
-            for query in queries
+            self.data.model.prompt(self.data.task, [shown_to(next(demonstrations), query) for _ in range(shots)], query)
+            for query in self.queries(positions)
         ]
+
+    def _as_queries(self, index: IndexSet) -> QuerySet:
+        """The drawn examples as queries."""
+        contents = None if index.contents is None else index.contents.reshape(len(index), -1)
+        queries = QuerySet(
+            index.ids, index.image_ids, index.groups, same_split=True, questions=index.questions, contents=contents,
+            more_image_ids=index.more_image_ids,
+        )  # fmt: skip
+        if index.rules is None:
+            return queries
+        rules = np.array([group_code(query.rule) for query in self.queries(range(len(index)))], dtype=np.int64)
+        if contents is not None:
+            own = (index.rules == rules[:, None]) & (rules >= 0)[:, None]
+            shown = np.where(own, contents[:, 1:], -1).max(axis=1, keepdims=True)
+            contents = np.where((rules < 0)[:, None], contents[:, :1], shown)
+        return replace(queries, rules=rules, contents=contents)
 
 
 def held_out(data: InterventionSet, size: int, seed: int) -> Draws:

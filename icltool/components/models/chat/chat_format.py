@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from jinja2 import TemplateError
 
-from icltool.components.models.shared.prompt_format import answer_text, plain_text, segments
+from icltool.components.models.shared.prompt_format import (
+    answer_text,
+    check_images_placed,
+    cut,
+    label_part,
+    plain_text,
+    segments,
+)
 from icltool.components.tasks import BUILT_IN, task_named
 from icltool.contracts import Example, Prompt, PromptFile, Task, TaskFormat
 from icltool.errors import ConfigError
@@ -60,6 +67,8 @@ class ChatFormat:
         but not at the end of a request, and with the end of an assistant turn."""
         messages = self.messages(task, demonstrations, query)
         rules = request(task, self.style, self.file)
+        if self.file is not None:
+            check_images_placed(rules, [self.marker])
         label = (answer_text(task, rules, query, self._plain, target=True) + rules.closing).strip()
         text = self.start + self.render(messages, True)
         whole = self.start + self.render([*messages, _turn("assistant", label)], False)
@@ -86,9 +95,8 @@ class ChatFormat:
     def clean(self, task: Task | str, text: str) -> str:
         """The answer in a raw continuation: up to the next turn (flat: the next example), without quotes and extra blanks."""
         rules = request(task, self.style, self.file)
-        stops = rules.stop if self.style == "flat" else self._turn_stops()
-        answer = re.split("|".join(re.escape(stop) for stop in stops), text, maxsplit=1)[0] if stops else text
-        answer = " ".join(answer.replace('"', "").split())
+        answer = cut(text.lstrip(), rules.stop) if self.style == "flat" else cut(text, self._turn_stops())
+        answer = label_part(rules, " ".join(answer.replace('"', "").split()))
         closing = rules.closing.strip()
         while closing and answer.endswith(closing):
             answer = answer.removesuffix(closing).rstrip()
@@ -97,7 +105,7 @@ class ChatFormat:
     def description(self) -> str:
         """Everything that determines the prompts, as text for fingerprints."""
         empty = Example(0, "", 0, "text", "label", (), "question")
-        prompt = self.prompt("vqa", [empty], empty)
+        prompt = replace(self, file=None).prompt("vqa", [empty], empty)
         requests = {task: request(task, "turns").query for task in _IN_FINGERPRINT}
         flat = {task: (request(task, "flat").query, request(task, "flat").stop) for task in _IN_FINGERPRINT}
         parts = (self.style, self.start, requests, flat, prompt.text, prompt.target)

@@ -79,13 +79,13 @@ class PromptFormat:
         """The answer in a raw continuation: up to the next example (in VQA also up to a comma), without quotes, blanks at
         both ends and the template's closing.
 
-        Before anything is cut, quotes are removed and line breaks become blanks, so that words on both sides of a break stay
-        separate and a clean answer stays unchanged.
+        Before anything else than a line is cut, quotes are removed and line breaks become blanks, so that words on both sides
+        of a break stay separate and a clean answer stays unchanged.
         """
         rules = self._rules(task)
-        answer = " ".join(text.replace('"', "").split())
-        if rules.stop:
-            answer = re.split("|".join(map(re.escape, rules.stop)), answer, maxsplit=1)[0]
+        first = cut(text.lstrip(), [stop for stop in rules.stop if "\n" in stop])
+        answer = cut(" ".join(first.replace('"', "").split()), [stop for stop in rules.stop if "\n" not in stop])
+        answer = label_part(rules, answer)
         if rules.cut_at_comma:
             answer = answer.split(", ", 1)[0]
         answer = answer.strip()
@@ -108,6 +108,7 @@ class PromptFormat:
             rules = task.prompt(self.templates)
         if rules is not None and self.file is not None:
             rules = self.file.applied(rules, self.families, name)
+            check_images_placed(rules, [token for token in self.reserved if token in self.image])
         if rules is not None and rules.system:
             raise ConfigError(
                 "the prompt has a system turn, but this model continues a text", "write the text as its instruction"
@@ -146,7 +147,8 @@ def segments(template: str, example: Example, plain: Callable[[str], str] = str,
 
     {question}, {text}, {style} and the names of the example's `fields` are filled in, in one pass: braces in the data stay as
     they are. {choices} are the choices, one on a line, after "A. ", "B. " and so on. Images stand before the text unless the
-    texts hold markers for them. Raises DataError if the numbers of markers and images differ.
+    texts hold markers for them. Raises DataError if the numbers of markers and images differ, or if the example has no such
+    text.
     """
     values = {
         **{name: partial(_placed, text, example.images_in_text, plain) for name, text in example.fields.items()},
@@ -155,7 +157,12 @@ def segments(template: str, example: Example, plain: Callable[[str], str] = str,
         "style": partial(_placed, example.style, example.images_in_text, plain),
         "choices": partial(_listed, example, plain),
     }
-    parts = _NAMED.sub(lambda match: values[match[1]]() if match[1] in values else match[0], template).split(_PLACE)
+    if unknown := [name for name in _NAMED.findall(template) if name not in values]:
+        raise DataError(
+            f"example {example.id} has no text {unknown[0]!r}, but the prompt asks for {{{unknown[0]}}}",
+            f"it has {', '.join(values)}",
+        )
+    parts = _NAMED.sub(lambda match: values[match[1]](), template).split(_PLACE)
     count = len(example.images)
     if len(parts) == 1:
         return ["", *[after_image] * (count - 1), after_image + parts[0]] if count else parts
@@ -183,6 +190,35 @@ def answer_text(
         )
     values = {"label": plain(rules.word(answer_shown(task, example))), "rationale": plain(example.rationale)}
     return _NAMED.sub(lambda match: values.get(match[1], match[0]), rules.answer)
+
+
+def label_part(rules: TaskFormat, answer: str) -> str:
+    """The part of an answer, its blanks single, in which `rules` write the label: without the words around it ("So the answer
+    is"), and without the rationale before or after them."""
+    answer = answer.strip()
+    before, _, after = rules.answer.partition("{label}")
+    begin, end = (" ".join(text.split()) for text in (_NAMED.split(before)[-1], _NAMED.split(after)[0]))
+    if "{rationale}" in before:
+        answer = answer.partition(begin)[2] if begin and begin in answer else answer
+    else:
+        answer = answer.removeprefix(begin)
+    return (answer.partition(end)[0] if end and "{rationale}" in after else answer.removesuffix(end)).strip()
+
+
+def cut(answer: str, stops: Sequence[str]) -> str:
+    """The answer up to the first of these words."""
+    return re.split("|".join(map(re.escape, stops)), answer, maxsplit=1)[0] if stops else answer
+
+
+def check_images_placed(rules: TaskFormat, markers: Sequence[str]) -> None:
+    """Raises ConfigError if a prompt of the user's has one of a model's `markers` of images, which stand for no image."""
+    texts = (rules.system, rules.instruction, rules.query, rules.demonstration, rules.answer, rules.closing,
+             rules.separator or "", rules.after_image)  # fmt: skip
+    if strange := next((marker for marker in markers if any(marker in text for text in texts)), None):
+        raise ConfigError(
+            f"the prompt has {strange}, the model's token for an image",
+            "leave it out: images stand before the request of their example",
+        )
 
 
 def _placed(text: str, marked: bool, plain: Callable[[str], str]) -> str:

@@ -118,7 +118,9 @@ def test_braces_in_the_data_stay_as_they_are() -> None:
         example("x", image=""), question="{text}", text="{question}{}", style="{label}", fields={"hint": "{hint}"}
     )
     assert segments("{question}|{text}", braced) == ["{text}|{question}{}"]
-    assert segments("{style}{hint}{other}", braced) == ["{label}{hint}{other}"]
+    assert segments("{style}{hint}", braced) == ["{label}{hint}"]
+    with pytest.raises(DataError, match=r"example 1 has no text 'other', but the prompt asks for \{other\}"):
+        segments("{style}{other}", braced)
 
 
 def test_images_stand_before_the_text_or_at_their_markers() -> None:
