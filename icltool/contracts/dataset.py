@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -54,12 +54,48 @@ class DatasetReader(Protocol):
 
 @runtime_checkable
 class NamesMetrics(Protocol):
-    """Ability of a reader whose data set has another default metric than its task."""
+    """Ability of a reader whose data set has other default metrics than its task."""
 
     @property
-    def metrics(self) -> Mapping[str, str]:
-        """{task: metric}; other tasks keep their own metric."""
+    def metrics(self) -> Mapping[str, str | Sequence[str]]:
+        """{task: metric, or several of them, the main one first}; other tasks keep their own."""
         ...
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file or folder that a data set consists of: its name as published, its size in words ("1.2 GB", "" if unknown), and
+    what it holds."""
+
+    name: str
+    size: str = ""
+    holds: str = ""
+
+    def __str__(self) -> str:
+        details = ", ".join(filter(None, (self.holds, self.size)))
+        return f"{self.name} ({details})" if details else self.name
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the files of a published data set come from: who publishes them (the address of a page), under which licence, and
+    which they are."""
+
+    site: str
+    licence: str
+    files: tuple[SourceFile, ...]
+
+    def hint(self, *names: str) -> str:
+        """How to get the files of these names (none: all), for an error message."""
+        wanted = [file for file in self.files if not names or file.name in names] or list(self.files)
+        return f"get {', '.join(map(str, wanted))} from {self.site}; licence: {self.licence}"
+
+
+@runtime_checkable
+class HasSource(Protocol):
+    """Ability of a reader of published files, as a class attribute: `icltool plugins show` names the source."""
+
+    source: Source
 
 
 @runtime_checkable

@@ -42,6 +42,7 @@ class Prediction(TypedDict):
     scores: dict[str, float | None]
     question_type: NotRequired[str]
     answer_type: NotRequired[str]
+    aspects: NotRequired[dict[str, str]]
     shared: NotRequired[dict[str, int]]
     copied: NotRequired[list[int]]
     gain: NotRequired[dict[str, float | None]]

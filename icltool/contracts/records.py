@@ -30,8 +30,9 @@ class Example:
     them stand before the text, in order. With `images_in_text` each IMAGE_MARKER in the texts that a prompt shows is the
     place of the next image instead; their numbers must agree. Without it a marker in a text is text.
 
-    `fields` are further texts by name, which a task can ask for: a hint, a headline. `rationale` is the reasoning that leads
-    to the label. Where the task is to find a rule in the demonstrations, a query has the name of its `rule`, and an example
+    `fields` are further texts by name, which a task can ask for: a hint, a headline. `aspects` are what figures are broken
+    down by, besides the types of question and answer, as {name: value}: a subject, a domain. `rationale` is the reasoning
+    that leads to the label. Where the task is to find a rule in the demonstrations, a query has the name of its `rule`, and an example
     of the index set one label for each rule in `labels`: it is shown with the label of the query's rule (see `shown_to`), and
     as a query itself it is asked by one of its rules (see `as_query`).
     """
@@ -54,6 +55,7 @@ class Example:
     images_in_text: bool = False
     rationale: str = ""
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
+    aspects: Mapping[str, str] = field(default_factory=dict, hash=False)
     rule: str = ""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -110,11 +112,19 @@ def _by_rule(example: Example, label: str) -> Example:
 
 def blanked(query: Example) -> Example:
     """The query without all that tells its answer, as a retriever may see it: label "", no references, no type of
-    answer, no rationale; no text where that is the answer (of a caption). Its choices are kept."""
+    answer, no aspects, no rationale; no text where that is the answer (of a caption). Its choices are kept."""
     answers = {query.label, *query.references, *query.raw_references}
     text = "" if query.text in answers else query.text
     return replace(
-        query, label="", references=(), raw_references=(), answer_type="", text=text, rationale="", labels={}
+        query,
+        label="",
+        references=(),
+        raw_references=(),
+        answer_type="",
+        text=text,
+        rationale="",
+        labels={},
+        aspects={},
     )
 
 

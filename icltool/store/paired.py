@@ -37,7 +37,7 @@ def names_of_pair(name: str, prepared: Collection[str]) -> tuple[str, str] | Non
 
 
 class PairedDataset(PreparedDataset):
-    """`split("train")` is the index set of `index`; every other split, the task and the metric are those of `queries`.
+    """`split("train")` is the index set of `index`; every other split, the task and the metrics are those of `queries`.
 
     Ids of the two may be equal, and mean different examples. Their images are compared by their identities if both data sets
     name images alike (`namespaces`, of queries and index, are equal); else no image of one is an image of the other.

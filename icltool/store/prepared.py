@@ -34,7 +34,7 @@ _READ_BATCH = 4096
 #: Columns of several texts. Records written before a column was introduced lack it.
 _LISTS = ("references", "choices", "raw_references", "more_images", "more_image_ids")
 #: Columns of texts by name, each a JSON object, "" for none.
-_MAPPINGS = ("fields", "labels")
+_MAPPINGS = ("fields", "aspects", "labels")
 
 
 class SplitEntry(TypedDict):
@@ -48,14 +48,14 @@ class SplitEntry(TypedDict):
 
 class Inputs(TypedDict, total=False):
     """What determines the content: the reader ("distribution version"), its options with their defaults, the folder, the
-    files that it read with their [size, time of change in ns]; if any, the metric that it names for the task, the number of
+    files that it read with their [size, time of change in ns]; if any, the metrics that it names for the task, the number of
     examples that each split is limited to, and the task's definition."""
 
     reader: str
     options: dict[str, Json]
     root: str | None
     files: dict[str, list[int]]
-    metric: str
+    metric: str | list[str]
     limit: int
     task: dict[str, object]
 
@@ -92,7 +92,7 @@ class Manifest(_Needed, total=False):
 
 class PreparedDataset:
     """A data set as written by `icltool prepare`. `manifest` is the content of dataset.json; `splits` are the names of the
-    splits; `metric` is the metric that its reader names for this task, "" for the task's own."""
+    splits; `metrics` are those that its reader names for this task, () for the task's own."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -100,7 +100,7 @@ class PreparedDataset:
         self.name = manifest["name"]
         self.task = manifest["task"]
         self.fingerprint = manifest["fingerprint"]
-        self.metric: str = _metric(manifest)
+        self.metrics: tuple[str, ...] = _metrics(manifest)
         #: The definition of its task if that is not built in.
         self.declared: Task | None = _declared(folder / MANIFEST, manifest)
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
@@ -417,12 +417,13 @@ def _declared(path: Path, manifest: Manifest) -> Task | None:
     return task_from(definition, f"{path}, task_definition") if isinstance(definition, dict) else None
 
 
-def _metric(manifest: Manifest) -> str:
-    """The metric that the reader named when the data set was prepared; "" if it named none."""
+def _metrics(manifest: Manifest) -> tuple[str, ...]:
+    """The metrics that the reader named when the data set was prepared, the main one first; () if it named none."""
     provenance = manifest.get("provenance")
     inputs = provenance.get("inputs") if isinstance(provenance, dict) else None
     named = inputs.get("metric") if isinstance(inputs, dict) else None
-    return named if isinstance(named, str) else ""
+    listed = named if isinstance(named, list) else [named]
+    return tuple(name for name in listed if name and isinstance(name, str))
 
 
 def _load(folder: Path, again: str) -> datasets.Dataset:

@@ -44,12 +44,12 @@ _BATCH = 1000
 _TEXT_FIELDS = ("text", "label", "question", "group", "question_type", "answer_type", "style", "rationale", "rule")
 _LIST_FIELDS = ("references", "choices", "raw_references")
 #: Texts by name, stored as a JSON object, "" for none.
-_MAPPED_FIELDS = ("fields", "labels")
+_MAPPED_FIELDS = ("fields", "aspects", "labels")
 #: Fields that were introduced later and that many data sets leave empty: data sets without them keep their
 #: fingerprints.
 _LATER_FIELDS = (
-    "choices", "raw_references", "style", "more_images", "more_image_ids", "images_in_text", "rationale", "fields", "rule",
-    "labels",
+    "choices", "raw_references", "style", "more_images", "more_image_ids", "images_in_text", "rationale", "fields",
+    "aspects", "rule", "labels",
 )  # fmt: skip
 
 

@@ -64,7 +64,10 @@ def expect_reading_abilities(reader: object) -> None:
     """Checks abilities of a data set's reader beyond DatasetReader."""
     if isinstance(reader, NamesMetrics):
         named = reader.metrics
-        right = isinstance(named, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in named.items())
+        right = isinstance(named, Mapping) and all(
+            isinstance(task, str) and (isinstance(metrics, str) or _are_texts(metrics))
+            for task, metrics in named.items()
+        )
         expect(right, f"`metrics` must map names of tasks to names of metrics, not {named!r}")
         unknown = sorted(set(named) - set(BUILT_IN))
         expect(not unknown, f"`metrics` names the tasks {', '.join(unknown)}; the tasks are {', '.join(BUILT_IN)}")

@@ -158,9 +158,9 @@ def test_data_sets_prepared_before_and_others_keep_the_metric_of_the_task(
     workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = Workspace(workspace).dataset_folder("okvqa", "vqa")
-    assert open_dataset(folder).metric == "okvqa-accuracy"
+    assert open_dataset(folder).metrics == ("okvqa-accuracy",)
     edit(folder / "dataset.json", lambda manifest: manifest["provenance"]["inputs"].pop("metric"))
-    assert open_dataset(folder).metric == ""
+    assert open_dataset(folder).metrics == ()
     assert figures(evaluated(capsys, workspace)) == {"vqa-accuracy": 0.0}
     prepare(workspace, write_vqa(tmp_path / "vqa", ASKED), "vqav2")
     assert figures(evaluated(capsys, workspace, "--dataset=vqav2")) == {"vqa-accuracy": 0.0}

@@ -87,6 +87,7 @@ def test_every_field_is_read_back(memory_path: Path) -> None:
         images_in_text=True,
         rationale="since it is red",
         fields={"hint": "look at the colour", "headline": "Ä"},
+        aspects={"subject": "Ärzte", "steps": "3"},
         rule="+",
         labels={"+": "7", "-": "1"},
         choices=("<image>", "b"),
@@ -233,11 +234,11 @@ def test_raw_references_and_records_that_were_written_before_there_were_any(tmp_
 
 
 @pytest.mark.parametrize("provenance", [None, [], {"inputs": []}, {"inputs": {}}, {"inputs": {"metric": 3}}])
-def test_the_metric_of_a_data_set_whose_reader_names_none(tmp_path: Path, provenance: object) -> None:
+def test_the_metrics_of_a_data_set_whose_reader_names_none(tmp_path: Path, provenance: object) -> None:
     write(tmp_path / "d", [example(1)])
     manifest = json.loads((tmp_path / "d" / "dataset.json").read_text())
     (tmp_path / "d" / "dataset.json").write_text(json.dumps({**manifest, "provenance": provenance}))
-    assert open_dataset(tmp_path / "d").metric == ""
+    assert open_dataset(tmp_path / "d").metrics == ()
 
 
 def test_text_only_examples_and_no_groups(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def test_wrong_ones_of_a_method(name: str, value: object, message: str) -> None:
         expect_choosing_abilities(object_with({**RIGHT_METHOD, name: value}))
 
 
+def test_a_reader_names_one_metric_or_several() -> None:
+    expect_reading_abilities(object_with({"metrics": {"vqa": "exact-match", "multiple-choice": ("accuracy", "top-5")}}))
+    with pytest.raises(AssertionError, match="names of metrics"):
+        expect_reading_abilities(object_with({"metrics": {"vqa": ("exact-match", 3)}}))
+
+
 RIGHT_LEARNER = {"variant": "query_img-gpt2", "starts_from_trained": False, "identity": lambda self: {"lr": 1e-3}}
 
 

@@ -113,12 +113,13 @@ class Judge:
         return judged
 
     def breakdown(self, rows: Rows, column: str, judged: Mapping[str, Judged]) -> dict[str, dict[str, float]]:
-        """For each value of a column of the rows, sorted: how many queries have it ("queries"), and each metric's figure
-        over those, as the official VQA evaluation reports per answer type and question type."""
-        values = sorted({str(value) for row in rows if (value := row.get(column))})
+        """For each value of a column or an aspect of the rows, sorted: how many queries have it ("queries"), and each metric's
+        figure over those, as the official VQA evaluation reports per answer type and question type."""
+        of_rows = [str(row.get(column) or row.get("aspects", {}).get(column, "")) for row in rows]
+        values = sorted({*of_rows} - {""})
         if not values:
             return {}
-        chosen = np.array([[row.get(column) == value for row in rows] for value in values], dtype=np.float64)
+        chosen = np.array([[of_row == value for of_row in of_rows] for value in values], dtype=np.float64)
         table: dict[str, dict[str, float]] = {
             value: {"queries": int(count)} for value, count in zip(values, chosen.sum(axis=1), strict=True)
         }

@@ -30,6 +30,7 @@ def predicted(
         **({"raw_references": list(query.raw_references)} if query.raw_references else {}),
         "scores": {},
         **{name: value for name, value in types.items() if value},
+        **({"aspects": dict(query.aspects)} if query.aspects else {}),
         "shared": shared_with(query, demonstrations),
         "copied": copied_from(answer, demonstrations),
     }

@@ -49,11 +49,15 @@ class EvaluationReport(StageReport):
         return Group(*parts)
 
     def _exact(self, results: Settings, metrics: Sequence[str]) -> list[Any]:
-        """Every pair of methods, and figures by answer type if there are several."""
+        """Every pair of methods, and figures by answer type and by the data set's aspects where these have several values."""
         pairs = self.analysis.get("differences", [])
         parts = [difference_sheet(pairs, metric) for metric in metrics if any(p["metric"] == metric for p in pairs)]
-        if len({value for r in results for value in r.extra.get("by", {}).get("answer_type", {})}) > 1:
-            parts += [breakdown_sheet(results, "answer_type", metric) for metric in metrics]
+        values: dict[str, set[str]] = {}
+        for result in results:
+            for column, table in result.extra.get("by", {}).items():
+                values.setdefault(column, set()).update(table)
+        for column in (name for name in values if name != "question_type" and len(values[name]) > 1):
+            parts += [breakdown_sheet(results, column, metric) for metric in metrics]
         return parts
 
     def over_seeds(self) -> list[SettingResult]:

@@ -323,7 +323,8 @@ class Results:
 
     def _setting_facts(self, rows: list[Prediction], judged: dict[str, Judged]) -> SettingFacts:
         """What the answers of one setting tell by themselves."""
-        by = {column: self.judge.breakdown(rows, column, judged) for column in _TYPES}
+        columns = dict.fromkeys((*_TYPES, *(name for row in rows for name in row.get("aspects", {}))))
+        by = {column: self.judge.breakdown(rows, column, judged) for column in columns}
         facts: SettingFacts = {"by": {column: table for column, table in by.items() if table}}
         if self.settings.inputs.task.extract is not None and (unreadable := sum(not row["answer"] for row in rows)):
             facts["unreadable"] = unreadable

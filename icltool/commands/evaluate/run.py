@@ -161,7 +161,7 @@ def _drawn(results: Sequence[SettingResult], analysis: Analysis, folder: Path, t
 
 def _metrics(inputs: Inputs) -> dict[str, Metric]:
     """The metrics by name: those asked for, else the data set's, else the task's own."""
-    named = [inputs.dataset.metric] if inputs.dataset.metric else inputs.task.metrics
+    named = inputs.dataset.metrics or inputs.task.metrics
     usual = [name for name in named if name != "auc" or len(inputs.queries[0].choices) == 2]
     return {name: named_metric(name) for name in inputs.config.metrics or usual}
 

@@ -76,6 +76,9 @@ def show(
     wrong = [("status", component.status)] if component.status != "ok" else []
     package = ("package", f"{component.distribution} {component.version}")
     print_list(f"{component.kind}: {name}", [("", component.summary), package, ("class", component.target), *wrong])
+    if source := component.source:
+        files = [(file.name, ", ".join(filter(None, (file.holds, file.size)))) for file in source.files]
+        print_list("files", [*files, ("from", source.site), ("licence", source.licence)])
     if component.options:
         print_list("options", [(option.name, _option_text(option)) for option in component.options])
     print_text(component.documentation)

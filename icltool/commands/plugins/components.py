@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 
+from icltool.contracts.dataset import HasSource, Source
 from icltool.contracts.options import Option, options_of
 from icltool.errors import ConfigError, PluginError, suggestion
 from icltool.plugin import KINDS
@@ -55,6 +56,7 @@ class Description:
     status: str = "ok"
     options: list[Option] = field(default_factory=list)
     documentation: str = ""
+    source: Source | None = None
 
 
 def describe(kind: str, name: str) -> Description:
@@ -74,7 +76,12 @@ def describe(kind: str, name: str) -> Description:
         package, file = str(registration.options["package"]), str(registration.options["file"])
         return replace(component, documentation=(files(package) / file).read_text("utf-8"))
     documentation = inspect.getdoc(factory) or ""
-    return replace(component, options=options_of(factory, registration.options), documentation=documentation)
+    return replace(
+        component,
+        options=options_of(factory, registration.options),
+        documentation=documentation,
+        source=factory.source if isinstance(factory, HasSource) else None,
+    )
 
 
 def _row(kind: str, name: str, distribution: str, version: str, status: str, summary: str) -> dict[str, str]:

@@ -252,17 +252,17 @@ def _inputs(
     declared: Task | None,
 ) -> Inputs:
     """What decides the content: the reader, its options with defaults, each file's size in bytes and modification time in ns,
-    and the metric that the reader names for the task, if any."""
+    and the metrics that the reader names for the task, if any."""
     registered = load_registry().get("datasets", config.name)
-    metric = reader.metrics.get(task) if isinstance(reader, NamesMetrics) else None
+    metrics = reader.metrics.get(task) if isinstance(reader, NamesMetrics) else None
     inputs: Inputs = {
         "reader": f"{registered.distribution} {registered.version}",
         "options": _options(reader, config),
         "root": None if root is None else str(root.expanduser().absolute()),
         "files": _stamps(report.files),
     }
-    if metric:
-        inputs["metric"] = metric
+    if metrics:
+        inputs["metric"] = metrics if isinstance(metrics, str) else list(metrics)
     if config.limit is not None:
         inputs["limit"] = config.limit
     if declared:

@@ -15,7 +15,7 @@ from icltool.components.datasets.folder import listed_choices
 from icltool.components.datasets.images import check_decoding
 from icltool.components.datasets.official import counted, few
 from icltool.components.datasets.reader import FileReader, unofficial
-from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, read_whole
+from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, Source, SourceFile, read_whole
 from icltool.errors import DataError
 from icltool.world.easy_words import dataset_words, kind_of
 
@@ -68,6 +68,14 @@ class EasyVqaReader(FileReader):
 
     name = "easy-vqa"
     tasks = ("vqa",)
+    source = Source(
+        "the Python package easy-vqa (`pip install easy-vqa`)",
+        "MIT",
+        (
+            SourceFile("{train,test}/questions.json", "", "questions and answers"),
+            SourceFile("{train,test}/images", "3 MB packed", "5,000 images of 64 x 64"),
+        ),
+    )
 
     options_model = EasyVqaOptions
 

@@ -93,6 +93,18 @@ def test_a_corpus_figure_is_broken_down_over_the_queries_of_each_type() -> None:
     assert judge.breakdown(rows, "question_type", {}) == {}
 
 
+def test_figures_by_an_aspect_are_over_the_queries_that_have_it() -> None:
+    rows = [
+        row(1, "a"),
+        row(2, "bb", aspects={"subject": "art"}),
+        row(3, "cccc", aspects={"subject": "art", "steps": "2"}),
+    ]
+    judge = Judge({"median": Median()})
+    judged = judge.judge(rows)
+    assert judge.breakdown(rows, "subject", judged) == {"art": {"queries": 2, "median": 30.0}}
+    assert judge.breakdown(rows, "steps", judged) == {"2": {"queries": 1, "median": 40.0}}
+
+
 def test_a_metric_that_cannot_run_is_left_out_from_then_on() -> None:
     rows = [row(1, "a", "a"), row(2, "b", "a")]
     judge = Judge({"broken": Broken(), "accuracy": component("metrics", "accuracy")})

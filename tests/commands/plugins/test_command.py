@@ -61,6 +61,15 @@ def icltool(site: Path) -> Callable[..., Child]:
     return call
 
 
+def test_show_names_where_a_data_set_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins", "show", "datasets", "easy-vqa"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "{train,test}/images 5,000 images of 64 x 64, 3 MB packed from the Python package easy-vqa" in shown
+    assert "licence MIT" in shown
+    assert run(["plugins", "show", "datasets", "easy-vqa", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["source"]["licence"] == "MIT"
+
+
 def test_the_list_shows_good_broken_and_duplicate_plugins(icltool: Callable[..., Child]) -> None:
     rows = json.loads(icltool("plugins", "list", "--json").out)
     by_name = {(r["kind"], r["name"], r["distribution"]): r for r in rows}
