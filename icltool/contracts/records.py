@@ -32,9 +32,9 @@ class Example:
 
     `fields` are further texts by name, which a task can ask for: a hint, a headline. `aspects` are what figures are broken
     down by, besides the types of question and answer, as {name: value}: a subject, a domain. `rationale` is the reasoning
-    that leads to the label. Where the task is to find a rule in the demonstrations, a query has the name of its `rule`, and an example
-    of the index set one label for each rule in `labels`: it is shown with the label of the query's rule (see `shown_to`), and
-    as a query itself it is asked by one of its rules (see `as_query`).
+    that leads to the label. Where the task is to find a rule in the demonstrations, a query has the name of its `rule`, and
+    an example of the index set one label for each rule in `labels`: it is shown with the label of the query's rule (see
+    `shown_to`), and as a query itself it is asked by one of its rules (see `as_query`).
     """
 
     id: int
