@@ -8,7 +8,7 @@ first and order the result correctly; many models of older releases, and some of
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,10 @@ from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+
+#: Classes whose own expansion takes tokens for images and fails (EXAONE 4.5 before transformers 5.18).
+_MISCOUNTED = frozenset({"Exaone4_5_ForConditionalGeneration"})
 
 
 @contextmanager
@@ -35,11 +39,11 @@ def images_by_beam(model: Any, inputs: Mapping[str, torch.Tensor], images: Seque
     if not flat or _in_order(model):
         yield
         return
-    repeat = model._expand_inputs_for_generation
+    repeat = _expansion(model)
 
     def expanded(expand_size: int = 1, **arguments: Any) -> tuple[torch.Tensor, dict[str, Any]]:
         if expand_size == 1:  # one beam: nothing is repeated
-            return repeat(expand_size=expand_size, **arguments)  # type: ignore[no-any-return]
+            return repeat(expand_size=expand_size, **arguments)
         tokens = _image_tokens(model.config, inputs["input_ids"])
         rows = {name: _rows_of(name, count, images, tokens) for name, count in flat.items()}
         image_inputs = {name: arguments.pop(name) for name in rows.keys() & arguments.keys()}
@@ -58,10 +62,25 @@ def images_by_beam(model: Any, inputs: Mapping[str, torch.Tensor], images: Seque
 
 def _in_order(model: Any) -> bool:
     """Whether the model expands images itself, or `generate` encodes them before they are expanded."""
+    return _expands_itself(model) or "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+
+
+def _expands_itself(model: Any) -> bool:
+    """Whether the model has a way of its own to repeat inputs for the beams, and one that works."""
     from transformers import GenerationMixin
 
     own = type(model)._expand_inputs_for_generation is not GenerationMixin._expand_inputs_for_generation
-    return own or "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+    return own and type(model).__name__ not in _MISCOUNTED
+
+
+def _expansion(model: Any) -> Callable[..., tuple[torch.Tensor, dict[str, Any]]]:
+    """What repeats the inputs for the beams."""
+    from transformers import GenerationMixin
+
+    if _expands_itself(model):
+        return model._expand_inputs_for_generation  # type: ignore[no-any-return]
+    # a static method in older releases, a method in newer ones
+    return vars(GenerationMixin)["_expand_inputs_for_generation"].__get__(model)  # type: ignore[no-any-return]
 
 
 def _image_tokens(config: PreTrainedConfig, ids: torch.Tensor) -> list[int]:
