@@ -405,6 +405,16 @@ def icltool_metrics() -> list[Registration]:
         ),
         Registration("vqa-accuracy", f"{_HERE}.metrics.vqa_accuracy:VQAAccuracy", "official VQA accuracy, %"),
         Registration(
+            "vqa-accuracy-openflamingo",
+            f"{_HERE}.metrics.vqa_accuracy:OpenFlamingoVQAAccuracy",
+            "VQA accuracy as OpenFlamingo's evaluation computes it, %",
+        ),
+        Registration("textvqa-accuracy", f"{_HERE}.metrics.vqa_accuracy:TextVQAAccuracy", "VQA accuracy of TextVQA, %"),
+        Registration(
+            "vizwiz-accuracy", f"{_HERE}.metrics.vqa_accuracy:VizWizAccuracy", "VQA accuracy of the VizWiz challenge, %"
+        ),
+        Registration("anls", f"{_HERE}.metrics.anls:Anls", "normalised Levenshtein similarity of read text, %"),
+        Registration(
             "okvqa-accuracy",
             f"{_HERE}.metrics.okvqa_accuracy:OKVQAAccuracy",
             "VQA accuracy of stemmed answers, %",

@@ -1,19 +1,19 @@
-"""VQA accuracy as the official evaluation computes it.
+"""VQA accuracy as the official evaluation computes it, and as evaluations of other data sets do under the same name.
 
 An answer is right to min(#annotators who gave it / 3, 1), averaged over leaving out each annotator in turn. Answers
-are first brought to a common form (`normalise`), except where all annotators wrote exactly the same: then only equal
-strings count, case and punctuation included.
+are first brought to a common form (`normalise`). The official evaluation does so except where all annotators wrote exactly
+the same: then only equal strings count, case and punctuation included.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from icltool.components.metrics.vqa_tables import ARTICLES, CONTRACTIONS, NUMBER_WORDS, PUNCTUATION
+from icltool.components.metrics.vqa_tables import ARTICLES, CONTRACTIONS, NUMBER_WORDS, PUNCTUATION, VIZWIZ_CONTRACTIONS
 from icltool.contracts.arrays import Float64Array
 
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
@@ -42,31 +42,75 @@ class VQAAccuracy:
         if len(predictions) != len(references):
             raise ValueError(f"{len(predictions)} predictions, {len(references)} lists of references")
         pairs = zip(predictions, references, strict=True)
-        return np.array([accuracy(answer, annotators) for answer, annotators in pairs], np.float64)
+        return np.array([self.accuracy(answer, annotators) for answer, annotators in pairs], np.float64)
+
+    def accuracy(self, answer: str, annotators: Sequence[str]) -> float:
+        """The accuracy of one answer, in [0, 1]."""
+        answer, annotated = plain(answer), [plain(a) for a in annotators]
+        if len(set(annotated)) > 1:
+            answer, annotated = normalise(answer), [normalise(a) for a in annotated]
+        return agreement(answer, annotated)
 
 
-def accuracy(answer: str, annotators: Sequence[str]) -> float:
-    """The accuracy of one answer, in [0, 1]."""
-    if not annotators:
-        return 0.0
-    answer, annotated = _plain(answer), [_plain(a) for a in annotators]
-    if len(set(annotated)) > 1:
-        answer, annotated = normalise(answer), [normalise(a) for a in annotated]
+class OpenFlamingoVQAAccuracy(VQAAccuracy):
+    """VQA accuracy as OpenFlamingo's evaluation computes it for VQAv2, OK-VQA and TextVQA: answers are normalised even where
+    all annotators wrote the same. (Its figures of VizWiz are on another scale.)"""
+
+    name = "vqa-accuracy-openflamingo"
+
+    def accuracy(self, answer: str, annotators: Sequence[str]) -> float:
+        return agreement(normalise(plain(answer)), [normalise(plain(a)) for a in annotators])
+
+
+class TextVQAAccuracy(VQAAccuracy):
+    """VQA accuracy as evaluations of TextVQA compute it: commas and question marks are deleted before answers are normalised,
+    and answers are always normalised."""
+
+    name = "textvqa-accuracy"
+
+    def accuracy(self, answer: str, annotators: Sequence[str]) -> float:
+        return agreement(_textvqa_form(answer), [_textvqa_form(a) for a in annotators])
+
+
+class VizWizAccuracy(VQAAccuracy):
+    """VQA accuracy as the evaluator of the VizWiz challenge computes it: the answer is normalised, those of the annotators are
+    compared as they were written. Its contractions have typographic apostrophes, so that "don't" equals no annotator's."""
+
+    name = "vizwiz-accuracy"
+
+    def accuracy(self, answer: str, annotators: Sequence[str]) -> float:
+        return agreement(normalise(plain(answer), VIZWIZ_CONTRACTIONS), annotators)
+
+
+def agreement(answer: str, annotated: Sequence[str]) -> float:
+    """The accuracy of an answer, in [0, 1], where equal strings are equal answers; 0 without annotators."""
     same = annotated.count(answer)
+    if not same:
+        return 0.0
     # Leaving out one who agrees leaves same - 1 who do, leaving out another leaves same.
     agreeing, others = min(1.0, (same - 1) / 3), min(1.0, same / 3)
-    return (same * agreeing + (len(annotated) - same) * others) / len(annotated) if same else 0.0
+    return (same * agreeing + (len(annotated) - same) * others) / len(annotated)
+
+
+def normalise(text: str, contractions: Mapping[str, str] = CONTRACTIONS) -> str:
+    """Punctuation, then lower case, number words, articles and contractions, in the official order."""
+    return " ".join(contractions.get(word, word) for word in _words(text))
 
 
 @functools.lru_cache(maxsize=100_000)
-def normalise(text: str) -> str:
-    """Punctuation, then lower case, number words, articles and contractions, in the official order."""
+def _words(text: str) -> tuple[str, ...]:
     words = (NUMBER_WORDS.get(word, word) for word in _strip_punctuation(text).lower().split())
-    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+    return tuple(word for word in words if word not in ARTICLES)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text without line breaks and tabs, and without blanks at its ends."""
     return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def _textvqa_form(text: str) -> str:
+    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    return normalise(plain(text))
 
 
 def _strip_punctuation(text: str) -> str:

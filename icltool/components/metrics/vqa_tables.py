@@ -29,6 +29,18 @@ you'll | youre you're | youve you've
 #: entries with a capital never match; they are the evaluation's own.
 CONTRACTIONS: dict[str, str] = dict(pair.split() for pair in _CONTRACTIONS.replace("\n", " ").split("|"))
 
+#: Those of the VizWiz challenge's evaluator: with typographic apostrophes on both sides, but for these.
+_APOSTROPHE = "\u2019"
+_STRAIGHT = ("aint", "arent", "cant", "couldve", "couldnt")
+VIZWIZ_CONTRACTIONS: dict[str, str] = {
+    key.replace("'", _APOSTROPHE): value.replace("'", _APOSTROPHE)
+    for key, value in CONTRACTIONS.items()
+    if key not in {*_STRAIGHT, "couldn'tve", "hadn'tve", "weve", "wheres", "whove"}
+} | {
+    **{key: CONTRACTIONS[key] for key in (*_STRAIGHT, "weve", "wheres", "whove")},
+    **{key: CONTRACTIONS[key].replace("'", _APOSTROPHE) for key in ("couldn'tve", "hadn'tve")},
+}
+
 NUMBER_WORDS: dict[str, str] = {"none": "0"} | {
     word: str(value)
     for value, word in enumerate(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from icltool.components.metrics.exact_match import ExactMatch
-from icltool.components.metrics.vqa_accuracy import VQAAccuracy, accuracy
+from icltool.components.metrics.vqa_accuracy import VQAAccuracy
 from icltool.config.metrics import named_metric
 from icltool.contracts import too_few_references
 from icltool.errors import ConfigError, PluginError
@@ -40,6 +40,7 @@ def test_lists_of_other_lengths_are_refused() -> None:
 @given(st.sampled_from(["red", "blue", "two"]), st.integers(4, 12))
 def test_it_is_vqa_accuracy_where_all_annotators_agree(word: str, count: int) -> None:
     """And with fewer than four that accuracy cannot be 1."""
+    accuracy = VQAAccuracy().accuracy
     assert accuracy(word, [word] * count) == ExactMatch().score([word], [(word,)])[0] == 1.0
     assert all(accuracy(word, [word] * few) < 1 for few in range(VQAAccuracy.least_references))
 

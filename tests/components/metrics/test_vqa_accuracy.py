@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from icltool.components.metrics import vqa_tables
-from icltool.components.metrics.vqa_accuracy import VQAAccuracy, accuracy, normalise
+from icltool.components.metrics.vqa_accuracy import (
+    OpenFlamingoVQAAccuracy,
+    TextVQAAccuracy,
+    VizWizAccuracy,
+    VQAAccuracy,
+    normalise,
+)
 from icltool.contracts import Metric
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "vqa_accuracy.json"
@@ -78,12 +84,12 @@ def test_agreement_counts_leaving_one_out(count: int) -> None:
     """The direct sum over the ten annotators."""
     annotators = ["dog"] * count + ["cat"] * (10 - count)
     direct = sum(min(1.0, (annotators[:i] + annotators[i + 1 :]).count("dog") / 3) for i in range(10)) / 10
-    assert accuracy("dog", annotators) == pytest.approx(direct, abs=1e-12)
+    assert VQAAccuracy().accuracy("dog", annotators) == pytest.approx(direct, abs=1e-12)
 
 
 def test_unanimous_annotators_are_compared_as_they_are() -> None:
-    assert accuracy("Dog", ["dog"] * 10) == 0.0
-    assert accuracy("Dog", ["dog"] * 9 + ["cat"]) == 1.0
+    assert VQAAccuracy().accuracy("Dog", ["dog"] * 10) == 0.0
+    assert VQAAccuracy().accuracy("Dog", ["dog"] * 9 + ["cat"]) == 1.0
 
 
 def test_empty_answers_and_missing_references_score_zero_and_count() -> None:
@@ -97,3 +103,20 @@ def test_empty_answers_and_missing_references_score_zero_and_count() -> None:
 def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="1 predictions, 2"):
         VQAAccuracy().score(["a"], [["a"], ["b"]])
+
+
+@pytest.mark.parametrize("kind", [VQAAccuracy, OpenFlamingoVQAAccuracy, TextVQAAccuracy, VizWizAccuracy])
+def test_the_accuracy_of_each_evaluation_case_by_case(kind: type[VQAAccuracy]) -> None:
+    cases = json.loads((FIXTURE.parent / "benchmarks_vqa_accuracy.json").read_text("utf-8"))["cases"]
+    scores = kind().score([case["prediction"] for case in cases], [case["answers"] for case in cases])
+    np.testing.assert_allclose(scores, [case[kind.name] for case in cases], atol=1e-9)
+    assert len(cases) == 320
+
+
+def test_what_sets_the_evaluations_apart() -> None:
+    alike = ["Dog"] * 10
+    assert (VQAAccuracy().accuracy("dog", alike), OpenFlamingoVQAAccuracy().accuracy("dog", alike)) == (0.0, 1.0)
+    assert TextVQAAccuracy().accuracy("joe's", ["joe 's"] * 10) == 1.0
+    assert VizWizAccuracy().accuracy("Dog", alike) == 0.0  # the annotators' answers stay as they are
+    assert VizWizAccuracy().accuracy("a dog", ["dog"] * 9 + ["cat"]) == 1.0
+    assert VizWizAccuracy().accuracy("dont", ["don't"] * 10) == 0.0
