@@ -175,6 +175,8 @@ def icltool_datasets() -> list[Registration]:
             "VQAv2 with 10,000 validation questions",
         ),
         Registration("okvqa", f"{_HERE}.datasets.okvqa:OKVQAReader", "OK-VQA from its official files"),
+        Registration("vizwiz", f"{_HERE}.datasets.vizwiz:VizWizReader", "VizWiz-VQA from its official files"),
+        Registration("textvqa", f"{_HERE}.datasets.textvqa:TextVQAReader", "TextVQA from its official files"),
         Registration(
             "vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 in the format of HuggingFaceM4/VQAv2"
         ),

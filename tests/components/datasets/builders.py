@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from icltool.contracts import DatasetReader, Example
+from icltool.execution.progress import SilentProgress
+
 CAPTIONS: dict[str, dict[int, list[str]]] = {
     "train": {9: ["a cat", "one cat"], 139: ["two dogs"], 25: ["a café, at night", "ein Café", "☕"]},
     "val": {785: ["a skier"], 632: ["a bed"]},
@@ -199,6 +202,15 @@ def answers_file(root: Path, split: str) -> Path:
 
 def vqa_image(root: Path, split: str, image_id: int) -> Path:
     return root / "mscoco" / "mscoco2014" / f"{split}2014" / f"COCO_{split}2014_{image_id:012d}.jpg"
+
+
+def read_all(reader: DatasetReader, root: Path | None, task: str) -> dict[str, list[Example]]:
+    """The examples of each split, as many as it announces."""
+    splits: dict[str, list[Example]] = {}
+    for split in reader.read(root, task, Path("unused"), SilentProgress()):
+        splits[split.name] = list(split.examples)
+        assert split.count == len(splits[split.name])
+    return splits
 
 
 def edit(path: Path, change: Any) -> None:
