@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from icltool.components.datasets.entries import listed, text_of, texts_of, whole
 from icltool.components.datasets.images import check_decoding, expect_images
-from icltool.components.datasets.json_stream import read_json
 from icltool.components.datasets.official import counted, few, one_line, repeated
 from icltool.components.datasets.places import chosen_root, find_file, find_folder, on_disk
 from icltool.components.datasets.reader import FileReader, unofficial
@@ -21,7 +21,6 @@ from icltool.errors import DataError
 #: Our split name -> the name in files.
 PARTS = {"train": "train", "validation": "val"}
 _TEN = 10
-_LARGEST = 2**63 - 1
 
 
 class AnsweredOptions(Options):
@@ -167,12 +166,12 @@ class AnsweredReader(FileReader):
         return [row for row in rows if (label := self._label(row)) and (name != "train" or self.demonstrates(label))]
 
     def _official(self, path: Path) -> list[Answered]:
-        return _listed(path, ("", "data"), self.official_row, self.source.hint())
+        return listed(path, ("", "data"), self.official_row, "a question with answers", self.source.hint())
 
     def _paired(self, path: Path, answers_path: Path) -> list[Answered]:
         hint = self.source.hint()
-        asked = _listed(path, ("questions",), lambda record, _: _asked(record), hint)
-        answered = {row.id: row for row in _listed(answers_path, ("annotations",), lambda r, _: _answers(r), hint)}
+        asked = listed(path, ("questions",), _asked, "a question", hint)
+        answered = {row.id: row for row in listed(answers_path, ("annotations",), _answers, "a list of answers", hint)}
         missing = [row.id for row in asked if row.id not in answered]
         unknown = answered.keys() - {row.id for row in asked}
         if missing or unknown:
@@ -229,60 +228,10 @@ class AnsweredReader(FileReader):
         return remarks
 
 
-def texts_of(values: object) -> tuple[str, ...]:
-    """A list of texts, or of records with an "answer", as texts. Raises TypeError for anything else."""
-    if not isinstance(values, list):
-        raise TypeError("answers are not a list")
-    texts = [value["answer"] if isinstance(value, dict) else value for value in values]
-    return tuple(text_of(text) for text in texts)
-
-
-def text_of(value: object) -> str:
-    """The value, a text. Raises TypeError for anything else."""
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is not a text")
-    return value
-
-
-def whole(value: object) -> int:
-    """The value, an integer from 0 to 2^63 - 1. Raises TypeError for anything else."""
-    if type(value) is not int or not 0 <= value <= _LARGEST:
-        raise TypeError(f"{value!r:.40} is not a number of a question")
-    return value
-
-
-def _asked(record: Mapping[str, Any]) -> Answered:
+def _asked(record: Mapping[str, Any], _: int) -> Answered:
     return Answered(whole(record["question_id"]), text_of(record["image_id"]), text_of(record["question"]), ())
 
 
-def _answers(record: Mapping[str, Any]) -> Answered:
+def _answers(record: Mapping[str, Any], _: int) -> Answered:
     kind = text_of(record.get("question_type", ""))
     return Answered(whole(record["question_id"]), text_of(record["image_id"]), "", texts_of(record["answers"]), kind)
-
-
-def _listed(path: Path, keys: Sequence[str], row: Any, hint: str) -> list[Answered]:
-    """The records of the file's list, which stands under one of the keys ("": the file is a list), by `row`."""
-    positions = Counter[str]()
-
-    def convert(key: str, record: object) -> object:
-        if key not in keys:
-            return None
-        position = positions[key]
-        positions[key] += 1
-        try:
-            if not isinstance(record, dict):
-                raise TypeError(f"it is {record!r:.40}")
-            return row(record, position)
-        except KeyError as error:
-            reason = f"it has no {error}"
-        except TypeError as error:
-            reason = str(error)
-        raise DataError(f"{path}: entry {position} is not a question with answers: {reason}", hint)
-
-    content = read_json(path, hint, convert)
-    listed = content if "" in keys and isinstance(content, list) else None
-    if isinstance(content, dict):
-        listed = next((content[key] for key in keys if isinstance(content.get(key), list)), None)
-    if listed is None:
-        raise DataError(f"{path} has no list {keys[-1]!r}", hint)
-    return listed

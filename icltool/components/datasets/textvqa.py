@@ -7,14 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from icltool.components.datasets.answered import (
-    Answered,
-    AnsweredOptions,
-    AnsweredReader,
-    text_of,
-    texts_of,
-    whole,
-)
+from icltool.components.datasets.answered import Answered, AnsweredOptions, AnsweredReader
+from icltool.components.datasets.entries import text_of, texts_of, whole
 from icltool.contracts import Source, SourceFile
 
 #: Answers that say that there is none.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from icltool.components.datasets.answered import Answered, AnsweredReader, text_of, texts_of
+from icltool.components.datasets.answered import Answered, AnsweredReader
+from icltool.components.datasets.entries import text_of, texts_of
 from icltool.contracts import Source, SourceFile
 
 UNANSWERABLE = "unanswerable"
