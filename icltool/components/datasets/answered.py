@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from icltool.components.datasets.entries import listed, text_of, texts_of, whole
-from icltool.components.datasets.images import check_decoding, expect_images
-from icltool.components.datasets.official import counted, few, one_line, repeated
-from icltool.components.datasets.places import chosen_root, find_file, find_folder, on_disk
-from icltool.components.datasets.reader import FileReader, unofficial
-from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, Source, group_code
+from icltool.components.datasets.official import counted, few, one_line
+from icltool.components.datasets.published import Part, PublishedReader
+from icltool.contracts import Example, Options, group_code
 from icltool.errors import DataError
 
 #: Our split name -> the name in files.
@@ -44,30 +43,16 @@ class Answered:
     answer_type: str = ""
 
 
-@dataclass(frozen=True)
-class Places:
-    """The files of each split, one or OpenFlamingo's two, and the folders of images, by our split name."""
-
-    files: Mapping[str, tuple[Path, ...]]
-    images: Mapping[str, Path]
-
-
-class AnsweredReader(FileReader):
+class AnsweredReader(PublishedReader):
     """Reads the official file of each split, or OpenFlamingo's `{part}_questions_vqa_format.json` and
     `{part}_annotations_vqa_format.json`; files and images are unpacked or in their zip archives.
 
-    A subclass names its files: `title` in messages, `variables` of the environment, `folders` below the root that may hold
-    the files ("" for the root), `official_file` of a part, the `archives` that may hold it, `image_folders` of a part, and
-    `image_archives`. `official` are the numbers of questions by our split name.
+    A subclass also names the `official_file` of a part, the `archives` that may hold it, the `image_folders` of a part and
+    their `image_archives`. `official` are the numbers of questions by our split name.
     """
 
     tasks = ("vqa",)
     options_model = AnsweredOptions
-    name: str
-    source: Source
-    title: ClassVar[str]
-    variables: ClassVar[tuple[str, ...]]
-    folders: ClassVar[tuple[str, ...]]
     official_file: ClassVar[str]
     archives: ClassVar[tuple[str, ...]] = ()
     image_folders: ClassVar[Mapping[str, str]]
@@ -77,17 +62,13 @@ class AnsweredReader(FileReader):
     def __init__(self, options: AnsweredOptions) -> None:
         self.options = options
 
+    @abc.abstractmethod
     def official_row(self, record: Mapping[str, Any], position: int) -> Answered:
-        """The question of a record of the official file. Raises KeyError or TypeError for a record of another form."""
-        raise NotImplementedError
+        """The question of a record of the official file. Raises as `listed` expects."""
 
     def image_name(self, image: str) -> str:
         """The name of an image's file."""
         return image
-
-    def image_code(self, image: str) -> int:
-        """The identity of an image."""
-        return group_code(image)
 
     def demonstrates(self, label: str) -> bool:
         """Whether an example with this label belongs into the index set."""
@@ -97,69 +78,35 @@ class AnsweredReader(FileReader):
         """See Example."""
         return {}
 
-    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
-        """See DatasetReader. Splits are parsed one after another."""
-        places = self.find(root)
-        for name in PARTS:
-            rows = self.kept(name, self.rows(places.files[name]))
-            yield PreparedSplit(name, len(rows), self._examples(rows, places.images[name]))
-
-    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
-        places = self.find(root)
-        remarks: list[str] = []
-        hint = self.source.hint()
+    def parts(self, root: Path | None, task: str) -> Iterator[Part]:
+        """See PublishedReader."""
+        bases = self.bases(root)
         for name, part in PARTS.items():
-            files, folder = places.files[name], places.images[name]
+            files = self._files(bases, part)
+            folder = self.images(bases, [self.image_folders[part]], self.image_archives[part])
             rows = self.rows(files)
             kept = self.kept(name, rows)
-            if not kept:
-                raise DataError(f"{files[-1]} has no answers", hint)
-            names = list(dict.fromkeys(self.image_name(row.image) for row in kept))
-            other = next(images for split, images in places.images.items() if split != name)
-            expect_images(files[0], folder, names, other, names, hint)
-            check_decoding(folder, names, part, hint, verify, progress)
-            remarks += self._remarks(name, files[-1], rows, kept)
-        read = [file for files in places.files.values() for file in files]
-        return ReadReport(on_disk([*read, *places.images.values()]), tuple(remarks))
+            examples = [self._example(row, folder) for row in kept]
+            remarks = tuple(self._remarks(files[-1], rows, kept))
+            yield Part(name, files, folder, examples, len(rows), self.official[name], remarks)
 
-    def find(self, root: Path | None) -> Places:
-        """The files. Raises DataError if one is missing, or if there are both layouts."""
-        start = chosen_root(root, self.variables, self.name)
-        bases = [start / folder for folder in self.folders]
-        files = {name: self._files(start, bases, part) for name, part in PARTS.items()}
-        images = {}
-        for name, part in PARTS.items():
-            folder, archives = self.image_folders[part], self.image_archives[part]
-            found = next((at for base in bases if (at := find_folder(base, folder, archives)) is not None), None)
-            if found is None:
-                raise DataError(f"no images of {self.title} in {start}: folder {folder} is missing", self.source.hint())
-            images[name] = found
-        return Places(files, images)
-
-    def _files(self, start: Path, bases: Sequence[Path], part: str) -> tuple[Path, ...]:
+    def _files(self, bases: Sequence[Path], part: str) -> tuple[Path, ...]:
+        """The official file, or the two of OpenFlamingo. Raises DataError if one is missing, or for both layouts at once."""
         official = self.official_file.format(part=part)
         pair = [f"{part}_{kind}_vqa_format.json" for kind in ("questions", "annotations")]
-        own = next((at for base in bases if (at := find_file(base, official, self.archives)) is not None), None)
-        two = [next((base / name for base in bases if (base / name).is_file()), None) for name in pair]
-        if own is not None and any(two):
+        own, two = self.find(bases, official, self.archives), [self.find(bases, name) for name in pair]
+        other = next((file for file in two if file is not None), None)
+        if own is not None and other is not None:
             raise DataError(
-                f"{start} has {self.title} twice: {own.name} and {next(f for f in two if f).name}",
-                "keep one of the two in the folder",
+                f"{bases[-1]} has {self.title} twice: {own.name} and {other.name}", "keep one of the two in the folder"
             )
-        if own is not None:
-            return (own,)
-        there = tuple(file for file in two if file is not None)
-        if len(there) < len(two):
-            lacking = official if not there else next(name for name, at in zip(pair, two, strict=True) if at is None)
-            raise DataError(f"no {self.title} in {start}: {lacking} is missing", self.source.hint())
-        return there
+        if own is None and other is None:
+            return (self.file(bases, official, self.archives),)
+        return (own,) if own is not None else tuple(self.file(bases, name) for name in pair)
 
     def rows(self, files: Sequence[Path]) -> list[Answered]:
         """All questions of a split, in the order of the file. Raises DataError, which names the faulty file and entry."""
-        rows = self._official(files[0]) if len(files) == 1 else self._paired(*files)
-        if (twice := repeated([row.id for row in rows])) is not None:
-            raise DataError(f"{files[0]} lists question {twice} more than once", self.source.hint())
-        return rows
+        return self._official(files[0]) if len(files) == 1 else self._paired(*files)
 
     def kept(self, name: str, rows: Sequence[Answered]) -> list[Answered]:
         """Those that have an answer and, in the index set, may be demonstrations."""
@@ -201,23 +148,22 @@ class AnsweredReader(FileReader):
             return ""
         return texts[0] if self.options.label == "first" else Counter(texts).most_common(1)[0][0]
 
-    def _examples(self, rows: Sequence[Answered], folder: Path) -> Iterator[Example]:
-        for row in rows:
-            question = one_line(row.question)
-            yield Example(
-                id=row.id,
-                image=str(folder / self.image_name(row.image)),
-                image_id=self.image_code(row.image),
-                text=question,
-                label=self._label(row),
-                references=row.answers,
-                question=question,
-                answer_type=row.answer_type,
-                aspects=self.aspects(row.answer_type),
-            )
+    def _example(self, row: Answered, folder: Path) -> Example:
+        question = one_line(row.question)
+        return Example(
+            id=row.id,
+            image=str(folder / self.image_name(row.image)),
+            image_id=group_code(row.image),
+            text=question,
+            label=self._label(row),
+            references=row.answers,
+            question=question,
+            answer_type=row.answer_type,
+            aspects=self.aspects(row.answer_type),
+        )
 
-    def _remarks(self, name: str, path: Path, rows: Sequence[Answered], kept: Sequence[Answered]) -> list[str]:
-        remarks = unofficial(path.name, len(rows), "question", self.official[name])
+    def _remarks(self, path: Path, rows: Sequence[Answered], kept: Sequence[Answered]) -> list[str]:
+        remarks = []
         blank = sum(not self._label(row) for row in rows)
         if blank:
             remarks.append(f"{path.name}: {counted(blank, 'question')} without an answer left out")

@@ -198,7 +198,7 @@ FAULTS: Mapping[str, Sequence[tuple[Any, str]]] = {
         (change("Annotations/val.json", lambda rows: rows[1].pop("answers")), "entry 1 is not a question with answers: "
          "it has no 'answers'"),
         (change("Annotations/val.json", lambda rows: rows[2].update(question=3)), "entry 2 .*: 3 is not a text"),
-        (lambda root: write_json(root / "Annotations" / "val.json", vizwiz_rows("train")), "belongs to the wrong split"),
+        (lambda root: write_json(root / "Annotations" / "val.json", vizwiz_rows("train")), "names 3 images missing from .*val"),
         (lambda root: write_json(root / "val_questions_vqa_format.json", {}), "has VizWiz twice"),
         (lambda root: write_json(root / "Annotations" / "val.json", {"rows": []}), "has no list"),
     ],
@@ -237,9 +237,10 @@ def test_files_of_openflamingo_that_do_not_belong_together(tmp_path: Path) -> No
     edit(tmp_path / "val_annotations_vqa_format.json", lambda c: c["annotations"].pop(0))
     reader = VizWizReader(AnsweredOptions())
     with pytest.raises(DataError, match=r"val_annotations_vqa_format.json lacks 1 question of val_questions"):
-        reader.rows(reader.find(tmp_path).files["validation"])
+        list(reader.parts(tmp_path, "vqa"))
     (tmp_path / "val_annotations_vqa_format.json").unlink()
-    assert "val_annotations_vqa_format.json is missing" in refused(reader, tmp_path).message
+    with pytest.raises(DataError, match=r"val_annotations_vqa_format.json is missing"):
+        list(reader.parts(tmp_path, "vqa"))
 
 
 def test_from_the_files_to_the_figures(vizwiz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

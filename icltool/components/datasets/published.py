@@ -1,0 +1,120 @@
+"""What readers of published data sets share: where their files are, and the checks of what was read."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from icltool.components.datasets.images import check_decoding, listing
+from icltool.components.datasets.official import counted, few, repeated
+from icltool.components.datasets.places import archives_of, chosen_root, find_file, find_folder, on_disk
+from icltool.components.datasets.reader import FileReader, unofficial
+from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Source, file_exists
+from icltool.errors import DataError
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was read of one split: its examples, the files that they are from and the folder of their images (None for texts).
+    `count` is the number of rows that the files have, `official` the published one (None: not known)."""
+
+    name: str
+    files: tuple[Path, ...]
+    folder: Path | None
+    examples: Sequence[Example]
+    count: int
+    official: int | None
+    remarks: tuple[str, ...] = ()
+
+
+class PublishedReader(FileReader):
+    """A reader of the files that a data set was published in.
+
+    A subclass sets `title`, the name in messages, `variables` of the environment that may name the root, `folders` below the
+    root that may hold the files ("" for the root itself), and `noun`, what a row is.
+    """
+
+    name: str
+    source: Source
+    title: ClassVar[str]
+    variables: ClassVar[tuple[str, ...]] = ()
+    folders: ClassVar[tuple[str, ...]] = ("",)
+    noun: ClassVar[str] = "question"
+
+    @abc.abstractmethod
+    def parts(self, root: Path | None, task: str) -> Iterator[Part]:
+        """The splits, "train" first. Raises DataError that names a faulty file and its entry."""
+
+    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
+        """See DatasetReader. Splits are read one after another."""
+        for part in self.parts(root, task):
+            yield PreparedSplit(part.name, len(part.examples), iter(part.examples))
+
+    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
+        remarks: list[str] = []
+        files: list[Path] = []
+        for part in self.parts(root, task):
+            self._expect(part)
+            if part.folder is not None:
+                names = image_names(part.examples, part.folder)
+                self._expect_images(part, names)
+                check_decoding(part.folder, names, part.name, self.source.hint(), verify, progress)
+                files += archives_of([part.folder])
+            if part.official is not None:
+                remarks += unofficial(part.files[0].name, part.count, self.noun, part.official)
+            remarks += part.remarks
+            files += part.files
+        return ReadReport(on_disk(files), tuple(remarks))
+
+    def bases(self, root: Path | None) -> list[Path]:
+        """The folders that may hold the files. Raises DataError if there is no root."""
+        start = chosen_root(root, self.variables, self.name)
+        return [start / folder for folder in self.folders]
+
+    def find(self, bases: Sequence[Path], name: str, archives: Sequence[str] = ()) -> Path | None:
+        """The file of this name in one of the folders, or in one of the archives there."""
+        return next((place for base in bases if (place := find_file(base, name, archives)) is not None), None)
+
+    def file(self, bases: Sequence[Path], name: str, archives: Sequence[str] = ()) -> Path:
+        """As `find`. Raises DataError if the file is missing."""
+        place = self.find(bases, name, archives)
+        if place is None:
+            raise DataError(f"no {self.title} in {bases[-1]}: {name} is missing", self.source.hint())
+        return place
+
+    def images(self, bases: Sequence[Path], names: Sequence[str], archives: Sequence[str] = ()) -> Path:
+        """The first of these folders of images that there is, packed or not. Raises DataError if there is none."""
+        for name in names:
+            for base in bases:
+                if (place := find_folder(base, name, archives)) is not None:
+                    return place
+        raise DataError(
+            f"no images of {self.title} in {bases[-1]}: folder {' or '.join(names)} is missing", self.source.hint()
+        )
+
+    def _expect(self, part: Part) -> None:
+        """Raises DataError for a split without examples, or with a repeated id."""
+        where = part.files[0]
+        if not part.examples:
+            raise DataError(f"{where} has no {self.noun} that can be used", self.source.hint())
+        if (twice := repeated([example.id for example in part.examples])) is not None:
+            raise DataError(f"{where} lists {self.noun} {twice} more than once", self.source.hint())
+
+    def _expect_images(self, part: Part, names: Sequence[str]) -> None:
+        assert part.folder is not None
+        flat = listing(part.folder) if any("/" not in name for name in names) else frozenset()
+        missing = [name for name in names if name not in flat and not ("/" in name and file_exists(part.folder / name))]
+        if missing:
+            raise DataError(
+                f"{part.files[0]} names {counted(len(missing), 'image')} missing from {part.folder}: {few(missing)}",
+                self.source.hint(),
+            )
+
+
+def image_names(examples: Sequence[Example], folder: Path) -> list[str]:
+    """The names of all images of the examples, below their folder, each once."""
+    start = f"{folder}/"
+    return list(dict.fromkeys(image.removeprefix(start) for example in examples for image in example.images))
