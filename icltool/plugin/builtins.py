@@ -178,6 +178,11 @@ def icltool_datasets() -> list[Registration]:
         Registration("vizwiz", f"{_HERE}.datasets.vizwiz:VizWizReader", "VizWiz-VQA from its official files"),
         Registration("textvqa", f"{_HERE}.datasets.textvqa:TextVQAReader", "TextVQA from its official files"),
         Registration(
+            "hateful-memes",
+            f"{_HERE}.datasets.hateful_memes:HatefulMemesReader",
+            "Hateful Memes from its official files",
+        ),
+        Registration(
             "vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 in the format of HuggingFaceM4/VQAv2"
         ),
         Registration(

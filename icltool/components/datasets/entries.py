@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from icltool.components.datasets.json_stream import read_json
+from icltool.contracts import read_whole
 from icltool.errors import DataError
 
 Row = TypeVar("Row")
@@ -76,3 +78,24 @@ def whole(value: object) -> int:
     if type(value) is not int or not 0 <= value <= _LARGEST:
         raise TypeError(f"{value!r:.40} is not a whole number")
     return value
+
+
+def json_lines(path: Path, row: Callable[[Mapping[str, Any], int], Row], what: str, hint: str) -> list[Row]:
+    """The records of a file of JSON lines, each by `row` from its fields and the number of its line; blank lines do not count.
+    Raises DataError as `listed`."""
+    try:
+        text = read_whole(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 at byte {error.start}", hint) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}", "check its permissions") from error
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path} line {number} is not well-formed JSON: {error}", hint) from error
+        rows.append(converted(record, row, number, f"{path} line {number} is not {what}", hint))
+    return rows
