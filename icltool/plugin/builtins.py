@@ -182,6 +182,7 @@ def icltool_datasets() -> list[Registration]:
             f"{_HERE}.datasets.hateful_memes:HatefulMemesReader",
             "Hateful Memes from its official files",
         ),
+        Registration("scienceqa", f"{_HERE}.datasets.scienceqa:ScienceQAReader", "ScienceQA from its official files"),
         Registration(
             "vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 in the format of HuggingFaceM4/VQAv2"
         ),

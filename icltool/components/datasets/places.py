@@ -67,8 +67,9 @@ def find_folder(folder: Path, name: str, archives: Sequence[str]) -> Path | None
 
     def place(member: str) -> str | None:
         above, _, last = member.rpartition("/")
-        if above:
-            return above if _ends_with(above, name) else None
+        if above:  # the images may be in folders of their own below it
+            start = f"/{above}/".find(f"/{name}/")
+            return above[: start + len(name)] if start >= 0 else None
         return "" if last.lower().endswith(_IMAGES) else None
 
     return _within(_archives(folder, archives), f"folder {name}", place)
