@@ -183,6 +183,7 @@ def icltool_datasets() -> list[Registration]:
             "Hateful Memes from its official files",
         ),
         Registration("scienceqa", f"{_HERE}.datasets.scienceqa:ScienceQAReader", "ScienceQA from its official files"),
+        Registration("aokvqa", f"{_HERE}.datasets.aokvqa:AokvqaReader", "A-OKVQA from its official files"),
         Registration(
             "vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 in the format of HuggingFaceM4/VQAv2"
         ),
@@ -420,6 +421,11 @@ def icltool_metrics() -> list[Registration]:
         Registration("textvqa-accuracy", f"{_HERE}.metrics.vqa_accuracy:TextVQAAccuracy", "VQA accuracy of TextVQA, %"),
         Registration(
             "vizwiz-accuracy", f"{_HERE}.metrics.vqa_accuracy:VizWizAccuracy", "VQA accuracy of the VizWiz challenge, %"
+        ),
+        Registration(
+            "aokvqa-accuracy",
+            f"{_HERE}.metrics.aokvqa_accuracy:AokvqaAccuracy",
+            "accuracy of A-OKVQA's direct answers, %",
         ),
         Registration("anls", f"{_HERE}.metrics.anls:Anls", "normalised Levenshtein similarity of read text, %"),
         Registration(
