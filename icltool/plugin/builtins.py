@@ -185,6 +185,9 @@ def icltool_datasets() -> list[Registration]:
         Registration("scienceqa", f"{_HERE}.datasets.scienceqa:ScienceQAReader", "ScienceQA from its official files"),
         Registration("aokvqa", f"{_HERE}.datasets.aokvqa:AokvqaReader", "A-OKVQA from its official files"),
         Registration(
+            "flickr30k", f"{_HERE}.datasets.flickr30k:Flickr30kReader", "Flickr30k captions in Karpathy's split"
+        ),
+        Registration(
             "vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 in the format of HuggingFaceM4/VQAv2"
         ),
         Registration(

@@ -121,8 +121,6 @@ def test_from_the_files_to_the_figures(root: Path, tmp_path: Path, capsys: pytes
     prompt = tmp_path / "thought.toml"
     answer = 'answer = " {rationale} So the answer is {label}."'
     prompt.write_text(f'extract = {{ regex = "answer is (.+?)\\\\.?$" }}\n[tasks.vqa]\n{answer}')
-        'extract = { regex = "answer is (.+?)\\\\.?$" }\n[tasks.vqa]\nanswer = " {rationale} So the answer is {label}."'
-    )
     model = [*workspace, "--model", "tiny-idefics", "--method", "random", "--shots", "1"]
     assert run(["prompts", *model, "--task", "vqa", "--prompt", str(prompt), "--limit", "1"]) == 0
     assert "Short answer: He stands at the kerb. So the answer is cab." in capsys.readouterr().out
