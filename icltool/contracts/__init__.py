@@ -6,6 +6,7 @@ from icltool.contracts.choices import answer_shown, choice_letters, choice_names
 from icltool.contracts.dataset import (
     DatasetReader,
     DefinesTasks,
+    HasQueriesOnly,
     HasSource,
     MakesFiles,
     NamedAfterFiles,
@@ -131,6 +132,7 @@ __all__ = [
     "GeneratesFromPrefix",
     "GenerationOptions",
     "HasGenerationDefaults",
+    "HasQueriesOnly",
     "HasSource",
     "HasTemplateOptions",
     "HoldsConversations",

@@ -47,7 +47,7 @@ class DatasetReader(Protocol):
         ...
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
-        """The splits, "train" first. A reader that generates its own files writes them under
+        """The splits, "train" first (see HasQueriesOnly). A reader that generates its own files writes them under
         `workspace / "datasets" / self.name / "source"`."""
         ...
 
@@ -96,6 +96,13 @@ class HasSource(Protocol):
     """Ability of a reader of published files, as a class attribute: `icltool plugins show` names the source."""
 
     source: Source
+
+
+@runtime_checkable
+class HasQueriesOnly(Protocol):
+    """Ability of a reader of queries alone: its first split is "validation", and demonstrations come from another data set."""
+
+    queries_only: bool
 
 
 @runtime_checkable

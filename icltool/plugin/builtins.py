@@ -187,6 +187,7 @@ def icltool_datasets() -> list[Registration]:
         Registration(
             "flickr30k", f"{_HERE}.datasets.flickr30k:Flickr30kReader", "Flickr30k captions in Karpathy's split"
         ),
+        Registration("nocaps", f"{_HERE}.datasets.nocaps:NocapsReader", "NoCaps: queries for the captions of COCO"),
         Registration(
             "vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 in the format of HuggingFaceM4/VQAv2"
         ),

@@ -149,6 +149,11 @@ class PreparedDataset:
         """The records of "train" (the index set), "validation" (the queries) or "development" (if a data set has one),
         memory-mapped. Raises StoreError if there is no such split, or its files are missing or truncated.
         """
+        if name == "train" and name not in self.splits:
+            raise StoreError(
+                f"{self.name} ({self.task}) has queries only, and no examples for demonstrations",
+                "name a prepared data set that has them: --index-dataset NAME",
+            )
         if name not in self.splits:
             close = closest(name, self.splits)
             raise StoreError(

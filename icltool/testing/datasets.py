@@ -9,6 +9,7 @@ from icltool.components.tasks import BUILT_IN, task_named
 from icltool.contracts import (
     DatasetReader,
     Example,
+    HasQueriesOnly,
     PreparedSplit,
     ReadReport,
     file_exists,
@@ -32,10 +33,10 @@ def check_dataset(
 
     `root` is a folder with the data set (None for a reader that makes its own files), `workspace` an empty folder.
     Checks `name` and `tasks`; that `check` writes nothing, returns a ReadReport and raises a DataError naming a folder that
-    does not exist; that `read` gives "train" first, then splits of other names, with the announced number of examples, unique
-    ids, images that exist and open (in a folder, or in a zip archive: see `icltool.contracts.open_file`), and complete fields;
-    that it reads the same twice, and writes only where it may (a lock file may be beside the folder of its own files). Raises
-    AssertionError with a description of the fault.
+    does not exist; that `read` gives "train" first ("validation", if it has queries only), then splits of other names, with the
+    announced number of examples, unique ids, images that exist and open (in a folder, or in a zip archive: see
+    `icltool.contracts.open_file`), and complete fields; that it reads the same twice, and writes only where it may (a lock file
+    may be beside the folder of its own files). Raises AssertionError with a description of the fault.
     """
     one = built(reader, "read")
     expect(isinstance(one.name, str) and one.name, "`name` must be a non-empty string")
@@ -68,10 +69,11 @@ def check_dataset(
 
 
 def _read(reader: DatasetReader, root: Path | None, task: str, workspace: Path) -> dict[str, list[Example]]:
+    first = "validation" if isinstance(reader, HasQueriesOnly) and reader.queries_only else "train"
     splits: dict[str, list[Example]] = {}
     for split in reader.read(root, task, workspace, QuietProgress()):
         expect(isinstance(split, PreparedSplit), f"`read` must yield PreparedSplit, not {type(split).__name__}")
-        expect(splits or split.name == "train", f"the first split must be 'train', not {split.name!r}")
+        expect(splits or split.name == first, f"the first split must be {first!r}, not {split.name!r}")
         expect(split.name not in splits, f"split {split.name!r} comes twice")
         examples = list(split.examples)
         expect(
@@ -84,7 +86,7 @@ def _read(reader: DatasetReader, root: Path | None, task: str, workspace: Path) 
         ids = {example.id for example in examples}
         expect(len(ids) == len(examples), f"split {split.name!r} repeats an example id")
         splits[split.name] = examples
-    expect("train" in splits, "`read` yields no split 'train'")
+    expect(first in splits, f"`read` yields no split {first!r}")
     return splits
 
 

@@ -71,8 +71,14 @@ def left_out(where: str, captions: int, images: int) -> tuple[str, ...]:
 
 
 def captioned(
-    identifier: int, image: str, image_id: int, captions: tuple[str, ...], group: str = "", style: str = ""
+    identifier: int,
+    image: str,
+    image_id: int,
+    captions: tuple[str, ...],
+    group: str = "",
+    style: str = "",
+    aspects: Mapping[str, str] | None = None,
 ) -> Example:
     """The example of an image with captions: all are references, the first is also label and text."""
     first = captions[0]
-    return Example(identifier, image, image_id, first, first, captions, group=group, style=style)
+    return Example(identifier, image, image_id, first, first, captions, group=group, style=style, aspects=aspects or {})
