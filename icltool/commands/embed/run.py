@@ -40,7 +40,7 @@ SPLITS = ("train", "validation")
 
 
 def run(config: EmbedConfig, progress: Progress) -> StageReport:
-    """Embeds the rows of both splits that are not embedded yet.
+    """Embeds the rows of index set and queries that are not embedded yet.
 
     Raises StoreError if no data set is prepared or a file was made with other options, DataError for an image that cannot be
     read.
@@ -49,11 +49,12 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
     name, task = workspace.choose_dataset(config.dataset, config.task)
     dataset = open_dataset(workspace.dataset_folder(name, task))
     dataset.check_images()
-    check_field(dataset.split("train"), config.text_field)
+    splits = [split for split in SPLITS if split in dataset.splits]
+    check_field(dataset.split(splits[0]), config.text_field)
     encoder = config.chosen_encoder()
     made_by = makers([("encoders", encoder.component)], {"encoders": encoder.options.get("path")})
     jobs = [
-        _Job(dataset, split, workspace.embeddings_file(name, task, split, config.label), made_by) for split in SPLITS
+        _Job(dataset, split, workspace.embeddings_file(name, task, split, config.label), made_by) for split in splits
     ]
     waiting = [job for job in jobs if config.overwrite or not job.is_complete(config)]
     _fold([job for job in jobs if job not in waiting], config, progress)
