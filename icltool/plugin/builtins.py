@@ -189,6 +189,14 @@ def icltool_datasets() -> list[Registration]:
         ),
         Registration("nocaps", f"{_HERE}.datasets.nocaps:NocapsReader", "NoCaps: queries for the captions of COCO"),
         Registration(
+            "seed-bench", f"{_HERE}.datasets.seed_bench:SeedBenchReader", "SEED-Bench, the questions about images"
+        ),
+        Registration(
+            "seed-bench-2",
+            f"{_HERE}.datasets.seed_bench:SeedBench2Reader",
+            "SEED-Bench-2, the questions answered in text",
+        ),
+        Registration(
             "vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 in the format of HuggingFaceM4/VQAv2"
         ),
         Registration(
