@@ -102,8 +102,8 @@ class SeedBenchReader(PublishedReader):
 
 
 class SeedBench2Reader(SeedBenchReader):
-    """Reads `SEED-Bench_v2_level1_2_3.json` and its images, which are named below `SEED-Bench-2-image`; without --root, below the
-    environment variable SEED_BENCH_2_PATH.
+    """Reads `SEED-Bench_v2_level1_2_3.json` and its images, which are named below `SEED-Bench-2-image`; without --root, below
+    the environment variable SEED_BENCH_2_PATH.
 
     A question may have several images, at the places that it marks, or before it. Questions about video files, and those
     whose choices or answers are images (types 25 to 27), are left out.
