@@ -197,6 +197,9 @@ def icltool_datasets() -> list[Registration]:
             "SEED-Bench-2, the questions answered in text",
         ),
         Registration(
+            "mmmu", f"{_HERE}.datasets.mmmu:MmmuReader", "MMMU: college questions of 30 subjects, with images"
+        ),
+        Registration(
             "vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 in the format of HuggingFaceM4/VQAv2"
         ),
         Registration(

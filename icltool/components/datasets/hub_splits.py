@@ -87,7 +87,7 @@ def open_splits(
         _expect_split(path, list(files), names[0])
         present = [name for name in names if name in files]
         if folder.is_dir() and all(Path(file).suffix == ".parquet" for name in present for file in files[name]):
-            return {name: _parquet_split(folder, name, tuple(map(Path, files[name]))) for name in present}
+            return {name: parquet_split(folder, name, tuple(map(Path, files[name]))) for name in present}
         loads = {n: datasets.load_dataset(source, configuration, split=n, revision=revision) for n in present}
         return {n: _held_split(folder, n, split, files[n] if folder.is_dir() else ()) for n, split in loads.items()}
 
@@ -105,7 +105,8 @@ def _held_split(folder: Path, name: str, dataset: Dataset, files: Sequence[str] 
     )
 
 
-def _parquet_split(folder: Path, name: str, files: tuple[Path, ...]) -> HubSplit:
+def parquet_split(folder: Path, name: str, files: tuple[Path, ...]) -> HubSplit:
+    """The split in these parquet files of a folder. Raises DataError for a file that cannot be read."""
     import datasets
     import pyarrow.parquet as pq
 
