@@ -95,7 +95,7 @@ from icltool.contracts.options import Options
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.prompt_file import PromptFile, packaged_prompt, read_prompt
 from icltool.contracts.randomness import keyed_generator
-from icltool.contracts.records import IMAGE_MARKER, Example, QueryResult, as_query, blanked, shown_to
+from icltool.contracts.records import IMAGE_MARKER, Example, QueryResult, as_query, blanked, shown, shown_to
 from icltool.contracts.report import StageReport
 from icltool.contracts.retriever import ChoosingSession, RetrievalExamples, Retriever
 from icltool.contracts.sampler import Sampler
@@ -220,6 +220,7 @@ __all__ = [
     "read_prompt",
     "read_task",
     "read_whole",
+    "shown",
     "shown_to",
     "task_from",
     "task_name",

@@ -20,8 +20,13 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 ARRAYS: frozenset[str] = frozenset({"image", "text", "texts", "images", "labels"})
 
 
-#: Pads the rows of `more_image_ids`: no image has this identity.
+#: Pads the rows of `more_image_ids` and `support`: no image and no example has this identity.
 NO_IMAGE = -(1 << 63)
+
+#: Kinds of `leaks_by_kind` that leak nothing: rows that are not meant for a query.
+NOT_MEANT = frozenset({"rule", "support"})
+
+_NONE: IntArray = np.empty(0, dtype=np.int64)
 
 
 def encoder_of(need: str) -> str | None:
@@ -108,7 +113,9 @@ class QuerySet:
     `questions` int64 [Q] and `contents` int64 [Q, R] are codes by `text_code`, -1 for none, present if the leak guard
     compares texts: of the question, and of the question with each of up to R references (captions: of the references).
     `embedded` are the embeddings by other encoders, float32 [Q, D] by need ("text@NAME"); see `of`. `rules` int64 [Q] is
-    the `group_code` of each query's rule, -1 for none; None if no query has one. There are no labels.
+    the `group_code` of each query's rule, -1 for none; None if no query has one. `support` int64 [Q, S] are the ids of the
+    examples that may be shown to each query, NO_IMAGE on the right (only these: all); None if no query has a support set.
+    There are no labels.
     """
 
     ids: IntArray
@@ -124,6 +131,7 @@ class QuerySet:
     embedded: Mapping[str, FloatArray] = field(default_factory=dict)
     more_image_ids: IntArray | None = None
     rules: IntArray | None = None
+    support: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -179,7 +187,8 @@ class IndexSet:
 
         They are the query itself (if it comes from this split), every example with one of the query's images or of the same
         near-duplicate group, and, if both sides have `questions` or `contents`, every example that asks the query's
-        question or has its text. If the query has a rule, they include every example without a label for it.
+        question or has its text. If the query has a rule, they include every example without a label for it; if it has a
+        support set, every example outside that.
         """
         leaks = [rows for rows in self.leaks_by_kind(queries, position).values() if len(rows)]
         if not leaks:
@@ -191,8 +200,8 @@ class IndexSet:
 
     def leaks_by_kind(self, queries: QuerySet, position: int) -> dict[str, IntArray]:
         """The rows to withhold from the query at `position` by reason, each int64: "image" (including the query itself),
-        "group", "question" and "text" if they share these with it; "rule" if they have no label for its rule. A row may be
-        of several kinds; kinds that are not compared are left out."""
+        "group", "question" and "text" if they share these with it; "rule" if they have no label for its rule; "support" if
+        they are outside its support set. A row may be of several kinds; kinds that are not compared are left out."""
         image = self._rows_with("image_ids", _images_at(queries, position))
         if queries.same_split:
             image = np.union1d(image, self._rows_with("ids", queries.ids[position : position + 1]))
@@ -203,6 +212,9 @@ class IndexSet:
             leaks["text"] = self._rows_with_content(queries, position, queries.contents[position])
         if self.rules is not None and queries.rules is not None and queries.rules[position] >= 0:
             leaks["rule"] = np.flatnonzero((self.rules != queries.rules[position]).all(axis=1)).astype(np.int64)
+        support = _NONE if queries.support is None else queries.support[position]
+        if len(support := support[support != NO_IMAGE]):
+            leaks["support"] = np.setdiff1d(np.arange(len(self), dtype=np.int64), self._rows_with("ids", support))
         return leaks
 
     def _rows_with_content(self, queries: QuerySet, position: int, contents: IntArray) -> IntArray:

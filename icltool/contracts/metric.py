@@ -86,6 +86,15 @@ class GivesWay(Protocol):
         ...
 
 
+@runtime_checkable
+class HasLimits(Protocol):
+    """A metric by which some answers can never be right."""
+
+    def limits(self, references: Iterable[Sequence[str]]) -> str:
+        """A line that says how many of the queries with these references those are; "" for none."""
+        ...
+
+
 def too_few_references(judge: object, references: Callable[[], Iterable[Sequence[str]]]) -> DataError | None:
     """An error if answers have fewer references than the metric's or scorer's `least_references`, else None. `references` gives
     those of each answer; it is called only for a judge that needs several."""

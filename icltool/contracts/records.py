@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from icltool.contracts.arrays import Float64Array, IntArray
@@ -34,7 +34,10 @@ class Example:
     down by, besides the types of question and answer, as {name: value}: a subject, a domain. `rationale` is the reasoning
     that leads to the label. Where the task is to find a rule in the demonstrations, a query has the name of its `rule`, and
     an example of the index set one label for each rule in `labels`: it is shown with the label of the query's rule (see
-    `shown_to`), and as a query itself it is asked by one of its rules (see `as_query`).
+    `shown_to`), and as a query itself it is asked by one of its rules (see `as_query`). `support` are the ids of the
+    examples that may be shown to a query, () for all; in an episode, those of the query's own class come first. `followed_by`
+    are examples that always stand right after this one in a prompt; `images` and `image_ids` of an example of the index set
+    include theirs.
     """
 
     id: int
@@ -58,20 +61,25 @@ class Example:
     aspects: Mapping[str, str] = field(default_factory=dict, hash=False)
     rule: str = ""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    support: tuple[int, ...] = ()
+    followed_by: tuple[Example, ...] = ()
 
     @property
     def images(self) -> tuple[str, ...]:
         """All its images, in prompt order; () for text-only data."""
-        return (self.image, *self.more_images) if self.image else ()
+        own = (self.image, *self.more_images) if self.image else ()
+        return (*own, *(image for example in self.followed_by for image in example.images))
 
     @property
     def image_ids(self) -> tuple[int, ...]:
         """The identities of all its images (of text-only data, that of the text)."""
-        return (self.image_id, *self.more_image_ids)
+        own = (self.image_id, *self.more_image_ids)
+        return (*own, *(image_id for example in self.followed_by for image_id in example.image_ids))
 
     def without_images(self) -> Example:
         """The example as text alone."""
-        return replace(self, image="", more_images=(), more_image_ids=(), images_in_text=False)
+        others = tuple(example.without_images() for example in self.followed_by)
+        return replace(self, image="", more_images=(), more_image_ids=(), images_in_text=False, followed_by=others)
 
     def shares_image(self, other: Example) -> bool:
         """Whether any image of one is an image of the other."""
@@ -92,6 +100,16 @@ def shown_to(example: Example, query: Example) -> Example:
             f"it has labels for {', '.join(example.labels)}",
         )
     return _by_rule(example, label)
+
+
+def shown(examples: Iterable[Example], query: Example) -> list[Example]:
+    """The demonstrations of a query as they stand in its prompt: each with its label for the query's rule, and before those
+    that follow it. Raises as `shown_to`."""
+    placed = []
+    for example in examples:
+        head = shown_to(example, query)
+        placed += [replace(head, followed_by=()), *head.followed_by] if head.followed_by else [head]
+    return placed
 
 
 def as_query(example: Example) -> Example:
@@ -125,6 +143,7 @@ def blanked(query: Example) -> Example:
         rationale="",
         labels={},
         aspects={},
+        followed_by=(),
     )
 
 

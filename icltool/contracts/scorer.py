@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from icltool.contracts.arrays import Float64Array, FloatArray
 from icltool.contracts.model import TargetScore
-from icltool.contracts.records import Example, shown_to
+from icltool.contracts.records import Example, shown
 from icltool.contracts.task import Task
 
 
@@ -16,16 +16,18 @@ from icltool.contracts.task import Task
 class ScoringRequest:
     """One question to a scorer: these demonstrations, in prompt order, before this query.
 
-    If the query has a rule, the demonstrations are held as they are shown to it (see `icltool.contracts.shown_to`).
+    The demonstrations are held as they are shown to the query (see `icltool.contracts.shown`).
     """
 
     query: Example
     demonstrations: tuple[Example, ...]
 
     def __post_init__(self) -> None:
-        if self.query.rule and any(example.labels for example in self.demonstrations):  # already shown ones have none
-            demonstrations = tuple(shown_to(example, self.query) for example in self.demonstrations)
-            object.__setattr__(self, "demonstrations", demonstrations)
+        # those that are shown already have neither labels nor followers
+        if any((self.query.rule and example.labels) or example.followed_by for example in self.demonstrations):
+            object.__setattr__(self, "demonstrations", tuple(shown(self.demonstrations, self.query)))
+        if self.query.followed_by:
+            object.__setattr__(self, "query", replace(self.query, followed_by=()))
 
 
 @dataclass(frozen=True, slots=True)

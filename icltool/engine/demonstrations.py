@@ -13,6 +13,7 @@ _SHARES = {
     "question": "asks the same question",
     "text": "has the text of the query with its answer",
     "rule": "has no label for the rule of the query",
+    "support": "is not in the support set of the query",
 }
 
 

@@ -200,6 +200,28 @@ def icltool_datasets() -> list[Registration]:
             "mmmu", f"{_HERE}.datasets.mmmu:MmmuReader", "MMMU: college questions of 30 subjects, with images"
         ),
         Registration(
+            "vlicl-open-mi",
+            f"{_HERE}.datasets.vlicl:OpenMiReader",
+            "VL-ICL Bench: invented names of objects",
+        ),
+        Registration(
+            "vlicl-operator", f"{_HERE}.datasets.vlicl:OperatorReader", "VL-ICL Bench: the operator between two digits"
+        ),
+        Registration(
+            "vlicl-operator-interleaved",
+            f"{_HERE}.datasets.vlicl:InterleavedOperatorReader",
+            "VL-ICL Bench: the same with an image for each digit",
+        ),
+        Registration(
+            "vlicl-clevr", f"{_HERE}.datasets.vlicl:ClevrReader", "VL-ICL Bench: numbers of objects with an attribute"
+        ),
+        Registration("vlicl-textocr", f"{_HERE}.datasets.vlicl:TextOcrReader", "VL-ICL Bench: the text in a red box"),
+        Registration(
+            "vlicl-matching",
+            f"{_HERE}.datasets.vlicl:MatchingMiReader",
+            "VL-ICL Bench: whether two images match",
+        ),
+        Registration(
             "vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 in the format of HuggingFaceM4/VQAv2"
         ),
         Registration(
@@ -354,6 +376,11 @@ def icltool_retrievers() -> list[Registration]:
         Registration("zero-shot", f"{_HERE}.retrievers.zero_shot:ZeroShot", "no demonstrations"),
         Registration("random", f"{_HERE}.retrievers.random:RandomRetriever", "uniformly at random, seeded per query"),
         Registration(
+            "episode",
+            f"{_HERE}.retrievers.episode:EpisodeRetriever",
+            "the query's own class and others of its support set; knows the query's class",
+        ),
+        Registration(
             "balanced", f"{_HERE}.retrievers.balanced:BalancedRetriever", "as many demonstrations of each class"
         ),
         Registration(
@@ -441,6 +468,14 @@ def icltool_metrics() -> list[Registration]:
             "aokvqa-accuracy",
             f"{_HERE}.metrics.aokvqa_accuracy:AokvqaAccuracy",
             "accuracy of A-OKVQA's direct answers, %",
+        ),
+        Registration(
+            "vlicl-accuracy", f"{_HERE}.metrics.vlicl_accuracy:VlIclAccuracy", "accuracy by the rule of VL-ICL Bench, %"
+        ),
+        Registration(
+            "vlicl-accuracy-fair",
+            f"{_HERE}.metrics.vlicl_accuracy:FairVlIclAccuracy",
+            "accuracy on VL-ICL Bench by a rule that every answer can satisfy, %",
         ),
         Registration("anls", f"{_HERE}.metrics.anls:Anls", "normalised Levenshtein similarity of read text, %"),
         Registration(

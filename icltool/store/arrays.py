@@ -149,7 +149,8 @@ def query_set(
         columns["contents"] = _padded([content_codes(example) for example in _examples(records, rows)])
     if records.rules is not None:
         columns["rules"] = records.rules if rows is None else records.rules[rows]
-    return QuerySet(**columns, same_split=same_split)
+    support = records.support if rows is None or records.support is None else records.support[rows]
+    return QuerySet(**columns, same_split=same_split, support=support)
 
 
 def question_of(example: Example) -> str:

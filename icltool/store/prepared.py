@@ -32,7 +32,7 @@ SCHEMA_VERSION = 2
 _READ_VERSIONS = (1, SCHEMA_VERSION)
 _READ_BATCH = 4096
 #: Columns of several texts. Records written before a column was introduced lack it.
-_LISTS = ("references", "choices", "raw_references", "more_images", "more_image_ids")
+_LISTS = ("references", "choices", "raw_references", "more_images", "more_image_ids", "support")
 #: Columns of texts by name, each a JSON object, "" for none.
 _MAPPINGS = ("fields", "aspects", "labels")
 
@@ -244,14 +244,19 @@ class Records:
     @functools.cached_property
     def more_image_ids(self) -> IntArray | None:
         """int64 [N, M]: the identities of further images, NO_IMAGE on the right; None if every example has one at most."""
-        lists = self._lists("more_image_ids")
-        most = max(map(len, lists), default=0)
-        if not most:
-            return None
-        ids = np.full((len(lists), most), NO_IMAGE, dtype=np.int64)
-        for row, own in zip(ids, lists, strict=True):
-            row[: len(own)] = own
-        return ids
+        return _padded_ids(self._lists("more_image_ids"))
+
+    @functools.cached_property
+    def support(self) -> IntArray | None:
+        """int64 [N, S]: the ids of the examples that may be shown to each example as a query, NO_IMAGE on the right; None if
+        no example has a support set."""
+        return _padded_ids(self._lists("support"))
+
+    @functools.cached_property
+    def followers(self) -> int:
+        """The largest number of examples that follow one in a prompt."""
+        cells = self._texts("followed_by") if "followed_by" in self._rows.column_names else []
+        return max((len(json.loads(cell)) for cell in set(cells) - {""}), default=0)
 
     @functools.cached_property
     def groups(self) -> IntArray:
@@ -456,10 +461,40 @@ def _again(name: str, task: str, manifest: Manifest | None = None) -> str:
     return f"run `{prepare_command(reader, name, task, file)}` again"
 
 
+def _padded_ids(lists: Sequence[Sequence[int]]) -> IntArray | None:
+    """int64 [N, M], NO_IMAGE on the right; None if all lists are empty."""
+    most = max(map(len, lists), default=0)
+    if not most:
+        return None
+    ids = np.full((len(lists), most), NO_IMAGE, dtype=np.int64)
+    for row, own in zip(ids, lists, strict=True):
+        row[: len(own)] = own
+    return ids
+
+
 def _example(row: dict[str, Any]) -> Example:
     lists: dict[str, Any] = {name: tuple(row[name]) for name in _LISTS if name in row}
     mappings: dict[str, Any] = {name: json.loads(row[name]) if row[name] else {} for name in _MAPPINGS if name in row}
-    return Example(**{**row, **lists, **mappings})
+    further = row.pop("followed_by", "")
+    example = Example(**{**row, **lists, **mappings})
+    return with_followers(example, json.loads(further)) if further else example
+
+
+def with_followers(example: Example, further: Sequence[Mapping[str, Any]]) -> Example:
+    """The example with those that follow it, whose images are the last of its own; `further` are their fields, with the
+    number of their images."""
+    images, image_ids = list(example.more_images), list(example.more_image_ids)
+    followers: list[Example] = []
+    for fields in reversed(further):
+        values = {**fields, "references": tuple(fields["references"])}
+        count = values.pop("images")
+        (first, *more), (first_id, *more_ids) = images[-count:], image_ids[-count:]
+        del images[-count:], image_ids[-count:]
+        followers.insert(
+            0,
+            Example(**values, image=first, image_id=first_id, more_images=tuple(more), more_image_ids=tuple(more_ids)),
+        )
+    return replace(example, more_images=tuple(images), more_image_ids=tuple(image_ids), followed_by=tuple(followers))
 
 
 def _examples(columns: dict[str, list[Any]]) -> list[Example]:

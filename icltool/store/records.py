@@ -49,7 +49,7 @@ _MAPPED_FIELDS = ("fields", "aspects", "labels")
 #: fingerprints.
 _LATER_FIELDS = (
     "choices", "raw_references", "style", "more_images", "more_image_ids", "images_in_text", "rationale", "fields",
-    "aspects", "rule", "labels",
+    "aspects", "rule", "labels", "support", "followed_by",
 )  # fmt: skip
 
 
@@ -204,15 +204,17 @@ def _schema() -> pyarrow.Schema:
         ("more_images", pa.list_(text)),
         ("more_image_ids", pa.list_(pa.int64())),
         ("images_in_text", pa.bool_()),
+        ("support", pa.list_(pa.int64())),
+        ("followed_by", text),
     ]
     lists = [(field, pa.list_(text)) for field in _LIST_FIELDS]
     return pa.schema(fields + further + lists + [(field, text) for field in (*_TEXT_FIELDS, *_MAPPED_FIELDS)])
 
 
 def _row(example: Example) -> dict[str, object]:
-    for image in (example.image, *example.more_images):
+    for image in example.images:
         _check_path(image)
-    if len(example.more_image_ids) != len(example.more_images) or (example.more_images and not example.image):
+    if len(example.image_ids) != max(1, len(example.images)) or (example.more_images and not example.image):
         raise DataError(
             f"example {example.id} has {len(example.images)} images and {len(example.image_ids)} image ids",
             "this is an error in the data set's reader",
@@ -221,13 +223,30 @@ def _row(example: Example) -> dict[str, object]:
         "id": int(example.id),
         "image": example.image,
         "image_id": int(example.image_id),
-        "more_images": list(example.more_images),
-        "more_image_ids": [int(image_id) for image_id in example.more_image_ids],
+        "more_images": list(example.images[1:]),
+        "more_image_ids": [int(image_id) for image_id in example.image_ids[1:]],
         "images_in_text": bool(example.images_in_text),
+        "support": [int(identifier) for identifier in example.support],
+        "followed_by": _further(example),
         **{field: [_storable(item) for item in getattr(example, field)] for field in _LIST_FIELDS},
         **{field: _storable(getattr(example, field)) for field in _TEXT_FIELDS},
         **{field: _mapped(getattr(example, field)) for field in _MAPPED_FIELDS},
     }
+
+
+def _further(example: Example) -> str:
+    """The fields of the examples that follow it, with the number of their images, as JSON; "" for none. Their images are the
+    last of its own."""
+    listed = []
+    for one in example.followed_by:
+        if not one.image:
+            raise DataError(
+                f"example {example.id} is followed by one without an image", "this is an error in the reader"
+            )
+        texts = {name: _storable(getattr(one, name)) for name in ("text", "label", "question")}
+        references = [_storable(text) for text in one.references]
+        listed.append({"id": int(one.id), **texts, "references": references, "images": len(one.images)})
+    return json.dumps(listed, ensure_ascii=False) if listed else ""
 
 
 def _check_path(image: str) -> None:

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from icltool.contracts import NO_IMAGE, Example, IndexSet, QuerySet, ScoringRequest, as_query, blanked, shown_to
+from icltool.contracts import NO_IMAGE, Example, IndexSet, QuerySet, ScoringRequest, as_query, blanked, shown, shown_to
 from icltool.errors import DataError
 
 
@@ -108,3 +108,29 @@ def test_a_text_leaks_as_it_is_shown_by_the_rule() -> None:
     assert [index.leaking_rows(queries, q).tolist() for q in range(2)] == [[0, 1], [1]]
     plain = QuerySet(queries.ids, queries.image_ids, groups, contents=np.array([[70], [72]]))
     assert [index.leaking_rows(plain, q).tolist() for q in range(2)] == [[0], []]
+
+
+def test_a_support_set_keeps_all_others_away() -> None:
+    ids = np.array([10, 11, 12, 13])
+    index = IndexSet(ids, ids, np.full(4, -1))
+    support = np.array([[11, 13, NO_IMAGE], [NO_IMAGE] * 3, [12, 99, 10]])
+    queries = QuerySet(np.array([0, 1, 2]), np.array([13, 50, 60]), np.full(3, -1), support=support)
+    assert [index.leaking_rows(queries, q).tolist() for q in range(3)] == [[0, 2, 3], [], [1, 3]]
+    assert index.leaks_by_kind(queries, 0)["support"].tolist() == [0, 2]
+    assert index.leaking_rows(queries.take(np.array([2])), 0).tolist() == [1, 3]
+
+
+def test_examples_that_follow_another_stand_behind_it() -> None:
+    last = example(1, image="/c.jpg", image_id=3, label="no")
+    head = example(1, image="/a.jpg", image_id=1, more_images=("/b.jpg",), more_image_ids=(2,), followed_by=(last,))
+    assert (head.images, head.image_ids) == (("/a.jpg", "/b.jpg", "/c.jpg"), (1, 2, 3))
+    query = example(9, image="/q.jpg", image_id=3)
+    assert head.shares_image(query)
+    first, second = shown([head], query)
+    assert (first.images, first.label, first.followed_by) == (("/a.jpg", "/b.jpg"), head.label, ())
+    assert second == last
+    request = ScoringRequest(head, (head, last))
+    assert [one.images for one in request.demonstrations] == [("/a.jpg", "/b.jpg"), ("/c.jpg",), ("/c.jpg",)]
+    assert request.query.images == ("/a.jpg", "/b.jpg")
+    assert ScoringRequest(request.query, request.demonstrations) == request
+    assert [one.images for one in shown([head.without_images()], query)] == [(), ()]

@@ -36,6 +36,10 @@ def example(number: int, **changes: object) -> Example:
     return Example(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+def follower(image: int, **changes: object) -> Example:
+    return example(1, image=f"/data/train/{image}.jpg", image_id=image, group="", **changes)
+
+
 def write(
     folder: Path, train: list[Example] | Iterator[Example], validation: list[Example] | None = None
 ) -> PreparedDataset:
@@ -90,6 +94,8 @@ def test_every_field_is_read_back(memory_path: Path) -> None:
         aspects={"subject": "Ärzte", "steps": "3"},
         rule="+",
         labels={"+": "7", "-": "1"},
+        support=(4, -7),
+        followed_by=(follower(5, more_images=("/data/train/6.jpg",), more_image_ids=(6,)), follower(4)),
         choices=("<image>", "b"),
         raw_references=("R",),
         style="Calm",
@@ -97,15 +103,17 @@ def test_every_field_is_read_back(memory_path: Path) -> None:
     train = write(memory_path, [full, example(2), example(3, image="")]).split("train")
     assert list(train) == [full, example(2), example(3, image="")]
     assert train.image_lists == [full.images, ("/data/train/2.jpg",), ()]
-    assert (train.most_images, train.has_images) == (3, True)
+    assert (train.most_images, train.has_images) == (6, True)
     assert train.more_image_ids is not None
-    assert train.more_image_ids.tolist() == [[8, 9], [NO_IMAGE, NO_IMAGE], [NO_IMAGE, NO_IMAGE]]
-    assert train.images_in(np.array([0, 1])) == {0, 1, 8, 9}
+    assert train.more_image_ids.tolist() == [[8, 9, 5, 6, 4], [NO_IMAGE] * 5, [NO_IMAGE] * 5]
+    assert train.images_in(np.array([0, 1])) == {0, 1, 8, 9, 5, 6, 4}
+    assert train.support is not None
+    assert train.support.tolist() == [[4, -7], [NO_IMAGE] * 2, [NO_IMAGE] * 2]
     assert train.rules is not None
     assert train.rules.tolist() == [group_code("+"), -1, -1]
     assert train.label_rules is not None
     assert train.label_rules.tolist() == [[group_code("+"), group_code("-")], [-1, -1], [-1, -1]]
-    files = [f"/data/train/{n}.jpg" for n in (1, 2, 8, 9)]
+    files = [f"/data/train/{n}.jpg" for n in (1, 2, 4, 5, 6, 8, 9)]
     assert open_dataset(memory_path).image_files() == files
 
 

@@ -12,7 +12,7 @@ from icltool.commands.caption.answer_session import AnswerSession
 from icltool.commands.caption.demonstrations import RandomDemonstrations
 from icltool.commands.caption.entries import check_image
 from icltool.commands.caption.styles import check_style
-from icltool.contracts import Example, keyed_generator, shown_to
+from icltool.contracts import Example, keyed_generator, shown
 from icltool.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class AppSession:
         if "question" in self.task.fields and not query.question.strip():
             raise DataError(f"enter a {self.task.called('question')}")
         with self._lock:
-            demonstrations = [shown_to(example, query) for example in demonstrations]
+            demonstrations = shown(demonstrations, query)
             [(prompt, raw, answer)] = self._answers.answers([(query, demonstrations)])
         return Answer(answer, raw, prompt.text, query.references, tuple(demonstrations))
 

@@ -13,7 +13,8 @@ from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.config.choices import choice_identity
 from icltool.config.datasets import chosen_dataset
 from icltool.config.tasks import task_of
-from icltool.contracts import Example, IndexSet, IntArray, QuerySet, Retriever, Task, holds_images, shown_to
+from icltool.contracts import Example, IndexSet, IntArray, QuerySet, Retriever, Task, holds_images, shown
+from icltool.contracts.arrays import NOT_MEANT
 from icltool.contracts.json import Json
 from icltool.contracts.randomness import QUERIES, TRAIN_QUERIES, drawn, drawn_ids
 from icltool.engine.choices import check_choices
@@ -144,7 +145,7 @@ class Inputs:
         retriever: Retriever = component("retrievers", "random")
         chosen = self.index_rows[retriever.retrieve(index, queries.take(positions), count, 0)]
         return [
-            tuple(shown_to(example, query).without_images() for example in self.index.rows(rows))
+            tuple(example.without_images() for example in shown(self.index.rows(rows), query))
             for query, rows in zip(self.queries.rows(query_rows), chosen, strict=True)
         ]
 
@@ -212,14 +213,18 @@ class Inputs:
         return np.sort(rows_of(chosen.ids, self.index.ids, file, "check --dataset and --task"))
 
     def kept_away(self) -> dict[str, float]:
-        """How many rows of the index set the leak guard keeps from a query, mean over queries: by kind, and "any"."""
+        """How many rows that are meant for a query the leak guard keeps from it, mean over queries: by kind, and "any"."""
         index, queries = self.arrays(frozenset(), None)
         totals: dict[str, int] = {}
         for position in range(len(queries)):
             kinds = index.leaks_by_kind(queries, position)
-            for kind, rows in kinds.items():
+            others = [kinds.pop(kind) for kind in NOT_MEANT & kinds.keys()]
+            leaking = {
+                kind: np.setdiff1d(rows, np.concatenate(others)) if others else rows for kind, rows in kinds.items()
+            }
+            for kind, rows in leaking.items():
                 totals[kind] = totals.get(kind, 0) + len(rows)
-            totals["any"] = totals.get("any", 0) + len(index.leaking_rows(queries, position))
+            totals["any"] = totals.get("any", 0) + len(np.unique(np.concatenate([*leaking.values()])))
         return {kind: total / len(queries) for kind, total in totals.items()}
 
 

@@ -20,7 +20,7 @@ def predicted(
     row = {
         "query_id": query.id,
         "group": query.group,
-        "icd_ids": [d.id for d in demonstrations],
+        "icd_ids": list(dict.fromkeys(d.id for d in demonstrations)),  # one that follows another has its id
         "prompt": prompt.text,
         "images": list(prompt.images),
         "raw": raw,

@@ -27,6 +27,7 @@ from icltool.contracts import Metric, Progress
 from icltool.contracts.abilities import MadeForTasks
 from icltool.contracts.evaluation import Analysis, EvaluationProvenance, SubsetFacts
 from icltool.contracts.json import Json
+from icltool.contracts.metric import HasLimits
 from icltool.execution.running import give_up
 from icltool.results.appended_csv import check_appendable
 from icltool.results.cost_figure import cost_figure
@@ -205,12 +206,7 @@ def _notes(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
             f"train queries: {len(inputs.query_rows):,} examples of the index set are queries and never demonstrations. Use "
             "the figures to learn from: a selector or an intervention may have been trained on these examples"
         )
-    if (index := inputs.dataset.part("train")) is not inputs.dataset:
-        queries = inputs.dataset.part("validation")
-        lines.append(
-            f"demonstrations are examples of {index.name}, queries of {queries.name}: ids of the two may be equal, and mean "
-            "different examples"
-        )
+    lines += _about_demonstrations(inputs)
     if inputs.subset is not None:
         lines.append(_about_subset(inputs, inputs.subset))
     reads = [m.label for m in settings.methods if m.reads_query_text]
@@ -225,6 +221,8 @@ def _notes(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
             *first, last = made_for
             tasks = f"{', '.join(first)} and {last}" if first else last
             lines.append(f"{name} is made for {tasks}: it is not meaningful for {inputs.task.name}")
+    references = [query.references for query in inputs.queries.rows(inputs.query_rows)] if _limited(judge) else []
+    lines += [f"{name}: {line}" for name, metric in _limited(judge).items() if (line := metric.limits(references))]
     if len(inputs.query_rows) < FEW and (weighted := [n for n in judge.metrics if n in _OF_THE_QUERIES]):
         lines.append(
             f"{' and '.join(weighted)} weighs words by how rare they are in the queries' own references: it is unreliable for "
@@ -245,6 +243,28 @@ def _prepared_with(inputs: Inputs) -> list[str]:
     if not options or options == {"seed": 0}:
         return []
     return ["the data set was prepared with " + ", ".join(f"{key}={value}" for key, value in options.items())]
+
+
+def _limited(judge: Judge) -> dict[str, HasLimits]:
+    """The metrics by which some answers can never be right."""
+    return {name: metric for name, metric in judge.metrics.items() if isinstance(metric, HasLimits)}
+
+
+def _about_demonstrations(inputs: Inputs) -> list[str]:
+    """Where they come from, and whether they come in sets."""
+    lines = []
+    if (index := inputs.dataset.part("train")) is not inputs.dataset:
+        queries = inputs.dataset.part("validation")
+        lines.append(
+            f"demonstrations are examples of {index.name}, queries of {queries.name}: ids of the two may be equal, and mean "
+            "different examples"
+        )
+    if followers := inputs.index.followers:
+        each = "another" if followers == 1 else f"{followers} others"
+        lines.append(
+            f"each demonstration is followed by {each}: a prompt shows {1 + followers} times as many as its shots"
+        )
+    return lines
 
 
 def _about_subset(inputs: Inputs, subset: Subset) -> str:

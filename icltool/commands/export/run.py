@@ -34,7 +34,7 @@ from icltool.contracts import (
     Task,
     image_reference,
     packaged_prompt,
-    shown_to,
+    shown,
 )
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import load_registry
@@ -247,7 +247,7 @@ def _examples(plan: Plan, queries: Records, index: Records) -> Iterator[tuple[Ex
         demonstrations = {icd.id: icd for icd in index.rows(rows)}
         examples = queries.rows([queries.row_of(query_id) for query_id, _ in block])
         for query, (_, icds) in zip(examples, block, strict=True):
-            yield query, [shown_to(demonstrations[icd], query) for icd in icds]
+            yield query, shown((demonstrations[icd] for icd in icds), query)
 
 
 def _check_leaks(source: Path, query: Example, demonstrations: Sequence[Example], same_split: bool) -> None:

@@ -127,6 +127,11 @@ def open_parts(config: GenerateConfig) -> SearchParts:
             "--index-dataset is for --queries validation, and not for --ship-data",
             f"sequences to train on are searched within {dataset.part('train').name}: --dataset {dataset.part('train').name}",
         )
+    if dataset.split("train").followers:
+        raise ConfigError(
+            f"{dataset.name} ({dataset.task}): demonstrations come in sets, which a beam search cannot put together",
+            "evaluate it with methods that need no search: --method random",
+        )
     dataset.check_images()
     sampler: Sampler = component("samplers", config.sampler, **config.sampler_options)
     scorer_options = dict(config.scorer_options)

@@ -26,7 +26,7 @@ from icltool.contracts import (
     Progress,
     Prompt,
     PromptRenderer,
-    shown_to,
+    shown,
 )
 from icltool.engine.generation import generation_options
 from icltool.errors import ConfigError
@@ -159,7 +159,7 @@ def _prompts_of(setting: Setting, settings: Settings, renderer: PromptRenderer) 
     inputs = settings.inputs
     queries = inputs.queries.rows(inputs.query_rows)
     chosen = [
-        [shown_to(example, query) for example in inputs.index.rows(rows)]
+        shown(inputs.index.rows(rows), query)
         for query, rows in zip(queries, settings.demonstrations(setting), strict=True)
     ]
     if not setting.shots:

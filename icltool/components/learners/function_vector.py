@@ -28,7 +28,7 @@ from icltool.contracts import (
     Prompt,
     TrainingOutcome,
     keyed_generator,
-    shown_to,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class FunctionVector(OptionsLearner):
         pool, data = extraction.pool, extraction.data
         [query] = pool.queries([position])
         rows = pool.demonstrations(position, self.options.corrupted_shots)
-        demonstrations = [shown_to(example, query) for example in pool.examples(rows)]
+        demonstrations = shown(pool.examples(rows), query)
         order = keyed_generator(extraction.seed, "function-vector.labels", query.id).permutation(len(demonstrations))
         labels = [demonstrations[k].label for k in order]
         mixed = [replace(example, label=label) for example, label in zip(demonstrations, labels, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from icltool.contracts import (
     as_query,
     group_code,
     keyed_generator,
-    shown_to,
+    shown,
 )
 from icltool.errors import DataError
 
@@ -82,7 +83,7 @@ class Draws:
         rows = [self.demonstrations(int(position), shots, draw) for position in positions]
         demonstrations = iter(self.examples(np.concatenate(rows)) if shots and rows else ())
         return [
-            self.data.model.prompt(self.data.task, [shown_to(next(demonstrations), query) for _ in range(shots)], query)
+            self.data.model.prompt(self.data.task, shown(islice(demonstrations, shots), query), query)
             for query in self.queries(positions)
         ]
 

@@ -1,0 +1,93 @@
+"""Demonstrations of an episode: the query's own class, and others."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from icltool.components.retrievers.rows import draw_rows
+from icltool.contracts import NO_IMAGE, IndexSet, IntArray, Options, QuerySet, keyed_generator
+from icltool.errors import ConfigError, DataError
+
+_NONE = np.empty(0, dtype=np.int64)
+
+
+class EpisodeOptions(Options):
+    """How many classes are shown."""
+
+    ways: int = Field(2, ge=2, description="classes to show: the query's own and others of its support set")
+
+
+class EpisodeRetriever:
+    """For data sets with a support set per query (VL-ICL's fast open-ended tasks): examples of the query's own class and of
+    `ways` - 1 other classes of its support set, drawn by seed and alternating; the order of the classes is drawn as well.
+
+    The method knows the query's class, as the benchmark has it: a guess among the classes shown is right once in `ways`. The
+    number of shots counts demonstrations, so it is a multiple of `ways`.
+    """
+
+    options_model = EpisodeOptions
+    needs: frozenset[str] = frozenset({"labels"})
+    ranked = False
+    nested = False
+
+    def __init__(self, options: EpisodeOptions) -> None:
+        self.options = options
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See HasRemarks."""
+        share = 100 / self.options.ways
+        return (
+            f"episode: shows the query's own class by design; a guess among the classes shown is {share:.0f} % right",
+        )
+
+    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Raises ConfigError for a number of shots that is
+        not a multiple of `ways`, and for a data set without support sets; DataError for a support set that is too small."""
+        if shots % self.options.ways:
+            raise ConfigError(
+                f"episode shows as many examples of each of {self.options.ways} classes, so {shots} shots cannot be divided",
+                f"--shots {max(1, shots // self.options.ways) * self.options.ways}, or another number of ways",
+            )
+        if queries.support is None:
+            raise ConfigError("episode needs a data set with a support set for each query", "choose --method random")
+        chosen = np.empty((len(queries), shots), dtype=np.int64)
+        for position in range(len(queries) if shots else 0):
+            chosen[position] = self._episode(index, queries, position, shots // self.options.ways, seed)
+        return chosen
+
+    def _episode(self, index: IndexSet, queries: QuerySet, position: int, each: int, seed: int) -> IntArray:
+        """int64 [ways * each]: `each` rows of each class."""
+        assert queries.support is not None
+        support = queries.support[position]
+        support = support[support != NO_IMAGE]
+        rows = np.flatnonzero(np.isin(index.ids, support))
+        by_class: dict[str, list[int]] = {}
+        for row in np.setdiff1d(rows, index.leaking_rows(queries, position)).tolist():
+            by_class.setdefault(index.labels[row], []).append(row)
+        # a support set begins with the examples of the query's own class (see Example)
+        own = (
+            next((index.labels[row] for row in rows.tolist() if index.ids[row] == support[0]), "")
+            if len(support)
+            else ""
+        )
+        enough = [name for name in sorted(by_class) if len(by_class[name]) >= each]
+        query = int(queries.ids[position])
+        if own not in enough or len(enough) < self.options.ways:
+            raise DataError(
+                f"query {query}: its support set has no {each} examples of each of {self.options.ways} classes, its own among "
+                "them",
+                "lower --shots, or ways",
+            )
+        generator = keyed_generator(seed, "retriever.episode", query)
+        others = [name for name in enough if name != own]
+        drawn = draw_rows(generator, len(others), _NONE, self.options.ways - 1).tolist()
+        names = [own, *(others[place] for place in drawn)]
+        picked = [
+            np.array(by_class[name], dtype=np.int64)[draw_rows(generator, len(by_class[name]), _NONE, each)]
+            for name in names
+        ]
+        order = generator.permutation(len(names))
+        alternating: IntArray = np.stack([picked[place] for place in order], axis=1).reshape(-1)
+        return alternating
