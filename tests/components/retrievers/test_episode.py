@@ -21,7 +21,7 @@ def queries(own: tuple[str, ...], whole: IndexSet, each: int = 12) -> QuerySet:
     support = []
     for q, name in enumerate(own):
         ids = range(q * each, (q + 1) * each)
-        support.append(sorted(ids, key=lambda i: (whole.labels[i] != name, i)) + [NO_IMAGE])
+        support.append([*sorted(ids, key=lambda i: (whole.labels[i] != name, i)), NO_IMAGE])
     number = np.arange(len(own))
     return QuerySet(number, number, np.full(len(own), -1), support=np.array(support))
 
