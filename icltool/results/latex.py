@@ -21,9 +21,9 @@ _ESCAPES = str.maketrans(
 )
 
 
-def results_latex(results: Sequence[SettingResult]) -> str:
+def results_latex(results: Sequence[SettingResult], notes: Sequence[str] = ()) -> str:
     """Methods by shots with 95 % intervals, the best of each column bold, as a `tabular` with rules of the package
-    booktabs; ends with a newline."""
+    booktabs, and notes as comments below; ends with a newline."""
     grid = result_grid(results)
     texts = len(grid.header) - len(grid.shots)
     lines = [
@@ -40,7 +40,7 @@ def results_latex(results: Sequence[SettingResult]) -> str:
             text = "--" if cell is None else escape(cell.text)
             figures.append(f"\\textbf{{{text}}}" if cell is not None and cell.best else text)
         lines.append(" & ".join([*(escape(label) for label in grid.labels(row)), *figures]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in notes), ""])
 
 
 def escape(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from icltool.results.baseline import Baseline
 from icltool.results.grid import DIGITS, EMPTY, Cell, p_text, result_grid, with_half_width
 from icltool.results.intervals import Interval, interval_of
+from icltool.results.published import PublishedFigure, figure_text
 from icltool.results.sheet import Figure, Row, Sheet
 from icltool.store.evaluations import SettingResult
 
@@ -64,6 +65,31 @@ def _marked(difference: Interval) -> Figure:
 
 def excludes_zero(difference: Interval) -> bool:
     return difference.low > 0 or difference.high < 0
+
+
+def published_sheet(figures: Sequence[PublishedFigure], metric: str, queries: int = 0) -> Sheet:
+    """Figures that others reported by one metric, methods of each source by shots; `queries` is the number of ours if they
+    are a part of the split."""
+    own = [figure for figure in figures if figure.metric == metric]
+    sources = list(dict.fromkeys((figure.source, figure.protocol) for figure in own))
+    shots = sorted({figure.shots for figure in own})
+    rows: dict[tuple[int, str], dict[int, Figure]] = {}
+    for figure in own:
+        source = sources.index((figure.source, figure.protocol)) + 1
+        rows.setdefault((source, figure.method), {})[figure.shots] = Figure(figure_text(figure))
+    notes = [
+        f"[{number}] {source}{f'; protocol differs: {protocol}' if protocol else ''}"
+        for number, (source, protocol) in enumerate(sources, 1)
+    ]
+    if queries:
+        notes.append(f"of the whole split; the figures above are of {queries:,} queries")
+    return Sheet(
+        metric,
+        [f"{k}-shot" for k in shots],
+        [Row(f"{method} [{source}]", [by.get(k, _NOTHING) for k in shots]) for (source, method), by in rows.items()],
+        title="Reported by others",
+        caption="\n".join(notes),
+    )
 
 
 def difference_sheet(differences: Sequence[Mapping[str, Any]], metric: str) -> Sheet:

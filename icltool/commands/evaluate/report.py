@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +13,8 @@ from icltool.contracts.evaluation import Analysis, Guarded, Orders, SeedMean, fa
 from icltool.results.baseline import against_baseline
 from icltool.results.costs import KINDS, cost_details, cost_notes, cost_of, cost_sheet, is_intervention, savings
 from icltool.results.grid import over_seeds
-from icltool.results.tables import baseline_sheet, breakdown_sheet, difference_sheet, result_sheets
+from icltool.results.published import PublishedFigure
+from icltool.results.tables import baseline_sheet, breakdown_sheet, difference_sheet, published_sheet, result_sheets
 from icltool.store.evaluations import SettingResult
 
 Settings: TypeAlias = Sequence[SettingResult]
@@ -26,11 +27,14 @@ class EvaluationReport(StageReport):
     """A StageReport whose tables are methods by shots and differences from one baseline; under --verbose with the bounds of
     all intervals, all pairs of methods, and answer types.
 
-    `results` are the settings, one per seed; `analysis` is what results.json holds under that name.
+    `results` are the settings, one per seed; `analysis` is what results.json holds under that name. `published` are figures
+    of others for this model and data set; `part` is the number of queries if they are not all.
     """
 
     results: tuple[SettingResult, ...] = field(default=())
     analysis: Analysis = field(default_factory=Analysis)
+    published: tuple[PublishedFigure, ...] = field(default=())
+    part: int = 0
 
     def table(self, verbose: bool = False) -> Any:
         from rich.console import Group
@@ -42,6 +46,9 @@ class EvaluationReport(StageReport):
         for metric in metrics if verbose else metrics[:1]:
             if (baseline := against_baseline(results, self.analysis, metric)) is not None:
                 parts.append(baseline_sheet(baseline, metric))
+        for metric in dict.fromkeys(figure.metric for figure in self.published):
+            if metric in metrics or verbose:
+                parts.append(published_sheet(self.published, metric, self.part))
         if verbose:
             parts += self._exact(results, metrics)
         if any(cost_of(result) for result in results):
@@ -76,6 +83,8 @@ class EvaluationReport(StageReport):
         away = self.analysis.get("guard", {}).get("kept_away")
         for row in rows:
             key = row["method"], row["shots"]
+            if reported := [asdict(figure) for figure in self.published if figure.shots == row["shots"]]:
+                row["published"] = reported
             if "leaks" in row:
                 row["leaks"] = {**row["leaks"], "kept_away": away}
             if key not in averaged or row["seed"] is None:

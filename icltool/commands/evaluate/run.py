@@ -33,7 +33,7 @@ from icltool.results.appended_csv import check_appendable
 from icltool.results.cost_figure import cost_figure
 from icltool.results.costs import cost_of
 from icltool.results.grid import over_seeds
-from icltool.results.published import published_remark
+from icltool.results.published import published_for
 from icltool.store.artefact import digest
 from icltool.store.atomic import remove_temporary_files, writing
 from icltool.store.evaluations import RESULTS
@@ -111,18 +111,17 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         *faults,
         *_about_the_call(work, judge, results),
     ]
+    reported = published_for(
+        {**config.identity(), "model": config.model, "dataset": inputs.dataset.name}, judge.metrics
+    )
     part = len(inputs.query_rows) if len(inputs.query_rows) < len(inputs.queries) else 0
-    if not inputs.same_split and (
-        note := published_remark(config.model, inputs.dataset.name, inputs.task.name, judge.metrics, part)
-    ):
-        lines.append(note)
     if any(cost_of(result) for result in results):
         lines.append(f"accuracy against cost: {_drawn(results, work.analysis, folder, title)}")
     if config.csv is not None:
         lines.append(append_results(config.csv, inputs, folder, results))
     more = (*details(results, work.analysis), *_prepared_with(inputs), *answers.work)
     rows = tuple(table_row(r) for r in results)
-    return EvaluationReport(title, rows, folder, tuple(lines), more, results, work.analysis)
+    return EvaluationReport(title, rows, folder, tuple(lines), more, results, work.analysis, tuple(reported), part)
 
 
 def _title(inputs: Inputs) -> str:

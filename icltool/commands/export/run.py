@@ -45,6 +45,7 @@ from icltool.results.delimited import results_csv, results_rows
 from icltool.results.grid import over_seeds
 from icltool.results.latex import results_latex
 from icltool.results.markdown import results_markdown
+from icltool.results.published import PublishedFigure, published_for, published_lines
 from icltool.store.atomic import replace_file, write_json as write_json_file, write_text
 from icltool.store.evaluations import Evaluation, read_evaluation
 from icltool.store.outputs import output_of
@@ -166,7 +167,10 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
     target = output_of(config, f"{name}.{_SUFFIXES.get(format, format)}", sources)
     rows = [row for one, of in zip(read, names, strict=True) for row in results_rows(one.results, one.provenance, of)]
     if format == "json":
-        whole = [{"provenance": one.provenance, "analysis": one.analysis} for one in read]
+        whole = [
+            {"provenance": one.provenance, "analysis": one.analysis, "published": [asdict(f) for f in _published(one)]}
+            for one in read
+        ]
         write_json_file(
             target, {**whole[0], "results": rows} if len(whole) == 1 else {"evaluations": whole, "results": rows}
         )
@@ -176,7 +180,7 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
         table = {"markdown": results_markdown, "latex": results_latex}[format]
         heading = {"markdown": "## {}\n\n", "latex": "% {}\n"}[format] if len(read) > 1 or titles != names else ""
         parts = [
-            heading.format(title) + table(over_seeds(one.results, one.analysis))
+            heading.format(title) + table(over_seeds(one.results, one.analysis), published_lines(_published(one)))
             for one, title in zip(read, titles, strict=True)
         ]
         write_text(target, "\n".join(parts))
@@ -184,6 +188,12 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
         progress.detail(f"read {source}")
     row = {"what": "results", "format": format, "settings": settings, "file": str(target)}
     return StageReport(f"Exported {titles[0] if len(titles) == 1 else name}", (row,), target)
+
+
+def _published(evaluation: Evaluation) -> list[PublishedFigure]:
+    """Figures of others for its model and data set."""
+    metrics = {name for result in evaluation.results for name in result.metrics}
+    return published_for(evaluation.provenance.get("configuration", {}), metrics)
 
 
 def _titled(name: str, evaluation: Evaluation) -> str:

@@ -29,6 +29,7 @@ from icltool.errors import StoreError
 from icltool.results.grid import LOWER_IS_BETTER
 from icltool.results.intervals import known
 from icltool.results.privacy import without_places
+from icltool.results.published import published_for, published_lines
 from icltool.store.evaluations import RESULTS, SettingResult, read_predictions
 
 Row: TypeAlias = Mapping[str, Any]
@@ -122,7 +123,12 @@ class _Gathering:
     def __init__(self, evaluations: Sequence[Evaluation], workspace: Path, queries: int, seed: int) -> None:
         self.evaluations, self.workspace = evaluations, workspace
         self.remarks = {
-            e.position: [*unfinished(e.folder), *given_up(e.folder / RESULTS, "icltool evaluate")] for e in evaluations
+            e.position: [
+                *unfinished(e.folder),
+                *given_up(e.folder / RESULTS, "icltool evaluate"),
+                *published_lines(published_for(e.configuration, {name for r in e.results for name in r.metrics})),
+            ]
+            for e in evaluations
         }
         self.notes: list[str] = []
         self.catalogue = Catalogue()
