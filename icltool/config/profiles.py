@@ -83,7 +83,7 @@ def load_profile(name_or_path: str) -> Profile:
 
 def read_profile(path: Path) -> Profile:
     """Reads and checks the profile in a file."""
-    content = _parse(path)
+    content = parse_toml(path, "a profile is a TOML file in UTF-8")
     summary = content.pop("summary", "")
     if not isinstance(summary, str):
         raise ConfigError(f"{path}: summary must be a string, got {summary!r}")
@@ -95,12 +95,13 @@ def read_profile(path: Path) -> Profile:
             raise ConfigError(f"{path}: unknown {kind} {table!r}", suggestion(table, ("summary", COMMON, *models)))
         if not isinstance(entries, dict):
             raise ConfigError(f"{path}: {table!r} must be a table, got {entries!r}", f"write it as [{table}]")
-        _check_table(path, table, entries, models)
+        check_table(path, table, entries, models)
         tables[table] = entries
     return Profile(path, summary, tables)
 
 
-def _parse(path: Path) -> dict[str, object]:
+def parse_toml(path: Path, hint: str) -> dict[str, object]:
+    """The content of a file of options. Raises ConfigError, with the hint if it cannot be read."""
     try:
         with path.open("rb") as file:
             content: dict[str, object] = tomllib.load(file)
@@ -110,17 +111,14 @@ def _parse(path: Path) -> dict[str, object]:
             f"{path}: not valid TOML: {error}", "strings need quotes; tables are written [name]"
         ) from error
     except RecursionError as error:
-        raise ConfigError(
-            f"{path}: tables and arrays are nested too deeply", "a profile has tables of options"
-        ) from error
+        raise ConfigError(f"{path}: tables and arrays are nested too deeply", "it has tables of options") from error
     except (OSError, UnicodeDecodeError, MemoryError) as error:
         reason = str(error) or "it is too large"
-        raise ConfigError(f"{path} cannot be read: {reason}", "a profile is a TOML file in UTF-8") from error
+        raise ConfigError(f"{path} cannot be read: {reason}", hint) from error
 
 
-def _check_table(
-    path: Path, table: str, entries: Mapping[str, object], models: Mapping[str, type[StageConfig]]
-) -> None:
+def check_table(path: Path, table: str, entries: Mapping[str, object], models: Mapping[str, type[StageConfig]]) -> None:
+    """Raises ConfigError for a key of the table that is no option of its command, and for a value of another type."""
     chosen = models if table == COMMON else {table: models[table]}
     known = {name for model in chosen.values() for name in model.model_fields}
     for key, value in entries.items():

@@ -27,6 +27,7 @@ class EvaluateConfig(GenerationConfig, ChoiceConfig, ExecutorConfig):
         icltool evaluate --model tiny-idefics --method random --shots 2
         icltool evaluate --method zero-shot,i2i,mmr --shots 1,2,4 --seed 0,1,2
         icltool evaluate --method random,live --test-size 200
+        icltool evaluate --suite vl-icl --model idefics2-8b-base
     """
 
     dataset: str | None = Field(
@@ -38,6 +39,12 @@ class EvaluateConfig(GenerationConfig, ChoiceConfig, ExecutorConfig):
             "complete": "datasets",
             "default": "the only prepared data set",
         },
+    )
+    suite: str | None = Field(
+        default=None,
+        description="evaluate all prepared data sets of a suite with its settings, in one table: open-flamingo, vl-icl, or the "
+        "path of a TOML file; options on the command line win",
+        json_schema_extra={**_DATA, "daily": True, "metavar": "NAME|FILE"},
     )
     task: str | None = Field(
         default=None,

@@ -20,6 +20,7 @@ from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.report import EvaluationReport, details, notes, of_the_call, table_row
 from icltool.commands.evaluate.results import Results
 from icltool.commands.evaluate.settings import Setting, Settings
+from icltool.commands.evaluate.suite import SuiteReport, run_suite
 from icltool.commands.evaluate.table import append_results
 from icltool.config.identity import makers
 from icltool.config.metrics import named_metric, registered_metric
@@ -55,7 +56,12 @@ COST_FIGURE = "cost.png"
 _OF_THE_QUERIES = ("cider",)
 
 
-def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
+def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport | SuiteReport:
+    """Evaluates one data set, or those of a suite. Raises as `evaluate` and `run_suite`."""
+    return evaluate(config, progress) if config.suite is None else run_suite(config, progress, evaluate)
+
+
+def evaluate(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     """Evaluates every setting that is not in the evaluation folder yet; each is on disk before the next begins, and an
     interrupted one goes on where it was.
 

@@ -307,3 +307,13 @@ def test_demonstrations_come_from_the_own_support_set(workspace: list[str], caps
         prompts = json.loads(capsys.readouterr().out)["rows"]
         chosen = [set(np.array(row["icd_ids"]) // 25) for row in prompts]
         assert chosen == [{0}, {1}]
+
+
+def test_the_suite_makes_one_table(workspace: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(["evaluate", *workspace, *MODEL, "--suite", "vl-icl", "--shots", "0,2"]) == 0
+    shown = capsys.readouterr().out
+    assert "Suite vl-icl: the six image-to-text tasks of VL-ICL Bench" in shown
+    for name in NAMES:
+        assert f"{name}, vlicl-accuracy:rule=" in " ".join(shown.split())
+    assert shown.count("episode") >= 1
