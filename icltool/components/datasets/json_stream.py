@@ -9,7 +9,8 @@ import codecs
 import errno
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -32,11 +33,29 @@ def read_json(path: Path, get: str, convert: Callable[[str, object], object], bl
     are read; if it is a list, its entries become `convert("", entry)`. `get` is the hint: how to get the file.
     Raises DataError when the file is missing, unreadable, or not well-formed (with line and column).
     """
+    with _scanned(path, get, block) as scanner:
+        return scanner.document(convert)
+
+
+def read_members(path: Path, get: str, block: int = BLOCK) -> Iterator[tuple[str, object]]:
+    """(key, value) of each member of the object in a JSON file, in the order of the file; a repeated key comes repeatedly.
+
+    Only one value is in memory at a time. Raises as `read_json`, and DataError if the file holds something else.
+    """
+    with _scanned(path, get, block) as scanner:
+        if not scanner.begins_object():
+            raise DataError(f"{path} holds no JSON object", get)
+        yield from scanner.members()
+
+
+@contextmanager
+def _scanned(path: Path, get: str, block: int) -> Iterator[_Scanner]:
+    """A scanner of the file; what goes wrong becomes a DataError."""
     try:
         with open_file(path) as file:
             scanner = _Scanner(file, block)
             try:
-                return scanner.document(convert)
+                yield scanner
             except json.JSONDecodeError as error:
                 raise scanner.fault(path, error, get) from error
     except FileNotFoundError:
@@ -69,9 +88,22 @@ class _Scanner:
             value = self._list("", convert)
         else:
             value = self._scan()
+        self._end()
+        return value
+
+    def begins_object(self) -> bool:
+        """Whether the value of the file is an object."""
+        return self._next() == "{"
+
+    def members(self) -> Iterator[tuple[str, object]]:
+        """The members of the file's object."""
+        for key in self._keys():
+            yield key, self._scan()
+        self._end()
+
+    def _end(self) -> None:
         if self._next():
             self._fail("Extra data")
-        return value
 
     def fault(self, path: Path, error: json.JSONDecodeError, hint: str) -> DataError:
         """The error with its line and column in the whole file."""
@@ -85,10 +117,16 @@ class _Scanner:
 
     def _object(self, convert: Callable[[str, object], object]) -> dict[str, object]:
         members: dict[str, object] = {}
+        for key in self._keys():
+            members[key] = self._list(key, convert) if self._next() == "[" else self._scan()
+        return members
+
+    def _keys(self) -> Iterator[str]:
+        """The keys of the object that begins here; after each, its value is to be scanned."""
         self._at += 1
         if self._next() == "}":
             self._at += 1
-            return members
+            return
         while True:
             if self._next() != '"':
                 self._fail("Expecting property name enclosed in double quotes")
@@ -96,9 +134,10 @@ class _Scanner:
             if self._next() != ":":
                 self._fail("Expecting ':' delimiter")
             self._at += 1
-            members[key] = self._list(key, convert) if self._next() == "[" else self._scan()
+            self._next()
+            yield key
             if self._closed("}"):
-                return members
+                return
 
     def _list(self, key: str, convert: Callable[[str, object], object]) -> list[object]:
         items: list[object] = []

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from icltool.components.datasets.json_stream import read_json
+from icltool.components.datasets.json_stream import read_json, read_members
 from icltool.errors import DataError
 
 SHARED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -74,6 +74,27 @@ def test_the_same_faults_as_in_one_piece(tmp_path: Path, at: int, removed: int, 
 def test_cut_anywhere(tmp_path: Path, length: int, block: int) -> None:
     with pytest.raises(DataError, match=re.escape(str(tmp_path / "x.json")) + r" is .*line \d+, column \d+"):
         read(tmp_path / "x.json", TEXT[:length], block)
+
+
+@SHARED
+@given(st.dictionaries(st.text(max_size=4), VALUES, max_size=5), BLOCKS)
+def test_members_one_at_a_time(tmp_path: Path, value: dict[str, Any], block: int) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(value, indent=1))
+    assert list(read_members(path, "", block)) == list(value.items())
+
+
+def test_members_are_those_before_a_fault_and_may_come_repeatedly(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"a": 1, "a": [2],\n "b": oh}')
+    members = read_members(path, "get it again")
+    assert [next(members), next(members)] == [("a", 1), ("a", [2])]
+    with pytest.raises(DataError, match="line 2, column 7: Expecting value"):
+        next(members)
+    for text, message in (('{"a": 1} 2', "Extra data"), ("[1]", "holds no JSON object"), ("", "holds no JSON object")):
+        path.write_text(text)
+        with pytest.raises(DataError, match=message):
+            list(read_members(path, "get it again"))
 
 
 def test_entries_become_what_convert_makes_of_them(tmp_path: Path) -> None:
