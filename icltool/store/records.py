@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -161,8 +162,7 @@ def _write_split(
     schema = _schema()
     stream_path = temporary / f"{split.name}.arrow"
     content = hashlib.blake2b(digest_size=16)
-    ids: list[int] = []
-    image_ids: list[int] = []
+    ids, image_ids = array("q"), array("q")  # of millions of examples
     groups: set[object] = set()
     with contextlib.ExitStack() as stack:
         ticker = stack.enter_context(progress.task(f"{name} ({task}): {split.name}", split.count, "examples"))
@@ -175,7 +175,7 @@ def _write_split(
             for example, row in zip(batch, rows, strict=True):
                 content.update(_canonical(row))
                 ids.append(int(example.id))
-                image_ids += map(int, example.image_ids)
+                image_ids.extend(map(int, example.image_ids))
                 groups.add(row["group"])
             with writing(folder):
                 stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
@@ -286,7 +286,7 @@ def _last_parts(image: object) -> str:
     return "/".join(PurePath(str(image)).parts[-2:])
 
 
-def _check_ids(name: str, split: str, ids: list[int]) -> None:
+def _check_ids(name: str, split: str, ids: array[int]) -> None:
     if not ids:
         raise DataError(
             f"split {split!r} of data set {name!r} has no examples", "check the annotation file of that split"
@@ -322,12 +322,20 @@ def _combined(
 
 
 def _images(split: Path) -> list[str]:
-    """The images of a newly written split."""
+    """The images of a newly written split, each once or twice."""
     import datasets
 
     table = datasets.load_from_disk(os.fspath(split)).data
-    further = (image for images in table.column("more_images").to_pylist() for image in images)
-    return [*table.column("image").to_pylist(), *further]
+    return [image for name in ("image", "more_images") for image in _distinct(table.column(name))]
+
+
+def _distinct(column: pyarrow.ChunkedArray) -> list[str]:
+    """The texts of a column of texts, or of lists of texts, each once."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    return cast("list[str]", pc.unique(texts).to_pylist())
 
 
 def _revised(folder: Path, content: str, files: list[str], images: IntArray) -> str:
