@@ -15,8 +15,13 @@ from icltool.store.evaluations import MetricResult, SettingResult
 DIGITS = 1
 #: What stands where a method was not evaluated with that many shots.
 EMPTY = "–"
-#: Metrics whose lowest figure is the best.
-LOWER_IS_BETTER = frozenset({"mean-rank"})
+#: Metrics whose lowest figure is the best, by their registered names.
+LOWER_IS_BETTER = frozenset({"mean-rank", "gqa-distribution"})
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether the lowest figure of a metric is the best; its options may stand behind a colon."""
+    return metric.partition(":")[0] in LOWER_IS_BETTER
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,7 @@ def _best(entries: Mapping[tuple[str, str, int], Entry], digits: int) -> set[tup
             columns.setdefault((entry.metric, entry.shots), []).append((round(entry.figure.mean, digits), key))
     best = set()
     for (metric, _), figures in columns.items():
-        top = (min if metric in LOWER_IS_BETTER else max)(figure for figure, _ in figures)
+        top = (min if lower_is_better(metric) else max)(figure for figure, _ in figures)
         leaders = [key for figure, key in figures if figure == top]
         if len(figures) > 1 and len(leaders) == 1:
             best.add(leaders[0])

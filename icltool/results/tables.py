@@ -116,7 +116,7 @@ def breakdown_sheet(results: Sequence[SettingResult], column: str, metric: str) 
     """One metric's figure over the queries of each type, a row per setting, from `extra["by"][column]`."""
     tables = [(r, table) for r in results if (table := r.extra.get("by", {}).get(column))]
     counts = {value: int(figures["queries"]) for _, table in tables for value, figures in sorted(table.items())}
-    values = sorted(counts)
+    values = sorted(counts, key=_place)
     rows = [
         Row(
             f"{r.method} {r.shots}-shot" if r.shots else r.method,
@@ -126,6 +126,11 @@ def breakdown_sheet(results: Sequence[SettingResult], column: str, metric: str) 
     ]
     title = f"By {column.replace('_', ' ')} (number of queries)"
     return Sheet(metric, [f"{value} ({counts[value]})" for value in values], rows, title)
+
+
+def _place(value: str) -> tuple[bool, int, str]:
+    """Sorts numbers by size, before other values."""
+    return (False, int(value), value) if value.isdecimal() else (True, 0, value)
 
 
 def _figure(value: float | None) -> Figure:

@@ -175,6 +175,12 @@ def test_answer_types_on_the_screen() -> None:
     assert "2-shot" not in text
 
 
+def test_numbers_are_in_their_order_on_the_screen() -> None:
+    table = {value: {"queries": 1, "cider": 1.0} for value in ("10", "many", "9", "2")}
+    sheet = breakdown_sheet([replace(setting("i2i", 1, 1.0), extra={"by": {"words": table}})], "words", "cider")
+    assert sheet.columns == ["2 (1)", "9 (1)", "10 (1)", "many (1)"]
+
+
 SEVEN = ("zero-shot", "random", "i2i", "bm25", "mmr:pool=20", "lever-lm-min_vl-seed-0-A", "pointer")
 
 

@@ -26,7 +26,7 @@ from icltool.commands.report.page.settings import (
 from icltool.commands.report.page.times import ImageTimes, changed_at
 from icltool.contracts import Example
 from icltool.errors import StoreError
-from icltool.results.grid import LOWER_IS_BETTER
+from icltool.results.grid import lower_is_better
 from icltool.results.intervals import known
 from icltool.results.privacy import without_places
 from icltool.results.published import published_for, published_lines
@@ -66,7 +66,7 @@ def evaluations_page(
         settings=tuple(settings),
         comparisons=tests,
         results=tuple(gathering.results),
-        lower_is_better=LOWER_IS_BETTER.intersection(metrics),
+        lower_is_better=frozenset(filter(lower_is_better, metrics)),
         remarks=(*sample_remark(in_gallery, gathering.known, "queries", seed), *gathering.notes),
         extra={
             "seeds": [entry for evaluation in evaluations for entry in means_over_seeds(evaluation)],
