@@ -14,11 +14,12 @@ from icltool.errors import DataError
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """One answer with its references. `log_probs` holds the mean log-probability per token in nats of each choice of a
-    classification, by label; it is empty for a generated answer."""
+    classification, by label; it is empty for a generated answer. `aspects` are those of the query (see Example)."""
 
     answer: str
     references: tuple[str, ...]
     log_probs: Mapping[str, float] = field(default_factory=dict)
+    aspects: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable

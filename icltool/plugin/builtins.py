@@ -504,6 +504,11 @@ def icltool_metrics() -> list[Registration]:
         Registration("top-5", f"{_HERE}.metrics.top_5:TopFive", "right choices among the five best, %"),
         Registration("mean-rank", f"{_HERE}.metrics.mean_rank:MeanRank", "mean rank of the right choice; 1 is best"),
         Registration("auc", f"{_HERE}.metrics.auc:Auc", "area under the ROC curve of ranked choices, %"),
+        Registration(
+            "gqa-distribution",
+            f"{_HERE}.metrics.gqa_distribution:GqaDistribution",
+            "distance of the answers' distribution from the right one's in GQA; lower is better",
+        ),
     ]
 
 

@@ -136,7 +136,8 @@ class Judge:
 
 def judgement(row: Prediction, metric: Metric | None = None) -> Judgement:
     """A prediction row as corpus metrics see it. DataError when it lacks what the metric reads."""
-    return Judgement(row["answer"], tuple(_references(row, metric)), dict(row.get("log_probs", {})))
+    references, aspects = tuple(_references(row, metric)), dict(row.get("aspects", {}))
+    return Judgement(row["answer"], references, dict(row.get("log_probs", {})), aspects)
 
 
 def _references(row: Prediction, metric: Metric | None) -> Sequence[str]:

@@ -41,7 +41,8 @@ class ExactMatch:
 
     def __init__(self, options: ExactMatchOptions | None = None) -> None:
         norm = ExactMatchOptions().norm if options is None else options.norm
-        self._of_answer, self._of_reference = _FORMS[norm]
+        #: The form of an answer, and that of a reference, which are compared.
+        self.of_answer, self.of_reference = _FORMS[norm]
 
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:
         """Nothing: it has no corpus statistics."""
@@ -50,8 +51,8 @@ class ExactMatch:
         """float64 [n], each 0 or 1; 0 for an answer without references."""
         if len(predictions) != len(references):
             raise ValueError(f"{len(predictions)} predictions, {len(references)} lists of references")
-        pairs = zip(map(self._of_answer, predictions), references, strict=True)
-        return np.array([answer in map(self._of_reference, texts) for answer, texts in pairs], dtype=np.float64)
+        pairs = zip(map(self.of_answer, predictions), references, strict=True)
+        return np.array([answer in map(self.of_reference, texts) for answer, texts in pairs], dtype=np.float64)
 
 
 def _without_punctuation(text: str) -> str:
