@@ -250,6 +250,7 @@ def icltool_datasets() -> list[Registration]:
         Registration(
             "sst2", f"{_HERE}.datasets.sst2:Sst2Reader", "SST-2 of GLUE: sentiment of phrases, without images"
         ),
+        Registration("gqa", f"{_HERE}.datasets.gqa:GqaReader", "GQA: compositional questions on images"),
     ]
 
 

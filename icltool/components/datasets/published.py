@@ -6,7 +6,7 @@ import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from icltool.components.datasets.images import check_decoding, listing
 from icltool.components.datasets.official import counted, few, repeated
@@ -16,18 +16,28 @@ from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Sour
 from icltool.errors import DataError
 
 
+class Examples(Protocol):
+    """Examples that can be counted, and gone through several times."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Example]: ...
+
+
 @dataclass(frozen=True)
 class Part:
     """What was read of one split: its examples, the files that they are from and the folder of their images (None for texts).
-    `count` is the number of rows that the files have, `official` the published one (None: not known)."""
+    `count` is the number of rows that the files have, `official` the published one (None: not known). `images` are the names of
+    all images below the folder, where the reader knows them, and has compared the ids, without going through the examples."""
 
     name: str
     files: tuple[Path, ...]
     folder: Path | None
-    examples: Sequence[Example]
+    examples: Examples
     count: int
     official: int | None
     remarks: tuple[str, ...] = ()
+    images: Sequence[str] | None = None
 
 
 class PublishedReader(FileReader):
@@ -59,7 +69,7 @@ class PublishedReader(FileReader):
         for part in self.parts(root, task):
             self._expect(part)
             if part.folder is not None:
-                names = image_names(part.examples, part.folder)
+                names = image_names(part.examples, part.folder) if part.images is None else part.images
                 self._expect_images(part, names)
                 check_decoding(part.folder, names, part.name, self.source.hint(), verify, progress)
                 files += archives_of([part.folder])
@@ -98,9 +108,9 @@ class PublishedReader(FileReader):
     def _expect(self, part: Part) -> None:
         """Raises DataError for a split without examples, or with a repeated id."""
         where = part.files[0]
-        if not part.examples:
+        if len(part.examples) == 0:
             raise DataError(f"{where} has no {self.noun} that can be used", self.source.hint())
-        if (twice := repeated([example.id for example in part.examples])) is not None:
+        if part.images is None and (twice := repeated([example.id for example in part.examples])) is not None:
             raise DataError(f"{where} lists {self.noun} {twice} more than once", self.source.hint())
 
     def _expect_images(self, part: Part, names: Sequence[str]) -> None:
@@ -114,7 +124,7 @@ class PublishedReader(FileReader):
             )
 
 
-def image_names(examples: Sequence[Example], folder: Path) -> list[str]:
+def image_names(examples: Examples, folder: Path) -> list[str]:
     """The names of all images of the examples, below their folder, each once."""
     start = f"{folder}/"
     return list(dict.fromkeys(image.removeprefix(start) for example in examples for image in example.images))
