@@ -20,6 +20,7 @@ from tests.benchmarks import (
     capacity,
     captioner_world,
     full_world,
+    gqa_memory,
     live_world,
     nearest_indexes,
     prepare_memory,
@@ -265,6 +266,14 @@ def test_the_memory_of_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     sized(prepare_memory, SIZES={"train": (6, 20), "val": (4, 10)})
     called(prepare_memory.main, monkeypatch, str(tmp_path))
     assert re.search(rf"peak resident memory {NUMBER} GB, \d+ s", capsys.readouterr().out)
+
+
+def test_the_memory_of_prepare_gqa(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    gqa_memory.main([str(tmp_path)])
+    out = capfd.readouterr().out
+    assert re.search(rf"943 questions, {NUMBER} MB", out)
+    assert re.search(r"train +943 +72 ", out)
+    assert re.search(rf"peak resident memory {NUMBER} GB, \d+ s", out)
 
 
 WORLD = ("--option=index_images=24", "--option=validation_images=4")
