@@ -251,6 +251,11 @@ def icltool_datasets() -> list[Registration]:
             "sst2", f"{_HERE}.datasets.sst2:Sst2Reader", "SST-2 of GLUE: sentiment of phrases, without images"
         ),
         Registration("gqa", f"{_HERE}.datasets.gqa:GqaReader", "GQA: compositional questions on images"),
+        Registration(
+            "staicc",
+            f"{_HERE}.datasets.staicc:StaiccReader",
+            "texts of StaICC, such as trec and agnews, without images: --option set=NAME",
+        ),
     ]
 
 
