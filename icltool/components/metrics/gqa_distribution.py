@@ -10,6 +10,7 @@ from pydantic import Field
 from icltool.components.metrics.exact_match import ExactMatch, ExactMatchOptions, Norm
 from icltool.contracts import Float64Array, IntArray, Options
 from icltool.contracts.metric import Judgement
+from icltool.errors import DataError
 
 #: The aspect that groups are named by, and the unit of the published figures.
 GROUP, _UNIT = "global_group", 100.0
@@ -49,8 +50,16 @@ class GqaDistribution:
         return self._match.score(predictions, references)
 
     def figures(self, judgements: Sequence[Judgement], weights: Float64Array) -> Float64Array:
-        """float64 [R]: the distribution under each weighting; NaN where no question with a group has weight."""
+        """float64 [R]: the distribution under each weighting; NaN where no question with a group has weight.
+
+        Raises DataError where none of the questions has a group.
+        """
         grouped = [n for n, j in enumerate(judgements) if j.aspects.get(GROUP) and j.references]
+        if judgements and not grouped:
+            raise DataError(
+                "gqa-distribution needs questions in GQA's global groups, and none of these is in one",
+                "it judges open questions of the data set gqa; use exact-match for others",
+            )
         weighted = weights[:, grouped]
         chosen = [judgements[n] for n in grouped]
         right = [(j.aspects[GROUP], self._match.of_reference(j.references[0])) for j in chosen]

@@ -12,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from icltool.components.metrics.gqa_distribution import GROUP, GqaDistribution, GqaDistributionOptions
 from icltool.contracts import CorpusMetric, Judgement, Metric
+from icltool.errors import DataError
 from icltool.results.grid import lower_is_better
 from icltool.testing.abilities import expect_judging_abilities
 
@@ -64,8 +65,9 @@ def test_by_hand() -> None:
 def test_questions_without_a_group_are_left_out() -> None:
     rows = [judged("red", "red"), judged("yes", "no", ""), Judgement("x", (), {}, {GROUP: "color"})]
     assert figure(rows) == 0
-    assert math.isnan(figure(rows[1:]))
     assert math.isnan(figure([]))
+    with pytest.raises(DataError, match="none of these is in one"):
+        figure(rows[1:])
 
 
 def test_answers_can_be_normalised() -> None:
@@ -80,6 +82,7 @@ _ANSWERS, _GROUPS = st.sampled_from(["red", "blue", "cup"]), st.sampled_from(["c
 @settings(deadline=None)
 @given(st.lists(st.builds(judged, _ANSWERS, _ANSWERS, _GROUPS), max_size=12), st.data())
 def test_weights_count_answers_repeatedly(rows: list[Judgement], data: st.DataObject) -> None:
+    rows = [judged("red", "blue"), *rows]
     times = data.draw(st.lists(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows)), max_size=3))
     figures = GqaDistribution().figures(rows, np.array(times, dtype=np.float64).reshape(len(times), len(rows)))
     expected = [counted([row for row, n in zip(rows, counts, strict=True) for _ in range(n)]) for counts in times]
