@@ -140,7 +140,7 @@ class GqaReader(PublishedReader):
         survey = self._surveyed(files, only_balanced)
         questions = _Questions(files, folder, only_balanced, survey, self.source.hint())
         left = survey.count - len(questions)
-        remarks = (f"{files[0].name}: {counted(left, 'question')} that are not balanced left out",) if left else ()
+        remarks = (f"{files[0].name}: {counted(left, 'question')} outside the balanced ones left out",) if left else ()
         official = OFFICIAL.get(files[0].name.removesuffix("_questions.json"))
         return Part(name, files, folder, questions, survey.count, official, remarks, survey.images)
 

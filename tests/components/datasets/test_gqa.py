@@ -133,7 +133,7 @@ def test_remarks(root: Path) -> None:
     assert reader().check(root, "vqa", True).remarks == (
         "train_balanced_questions.json has 3 questions; the official split has 943,000",
         "testdev_balanced_questions.json has 3 questions; the official split has 12,578",
-        "testdev_balanced_questions.json: 1 question that are not balanced left out",
+        "testdev_balanced_questions.json: 1 question outside the balanced ones left out",
     )
 
 
