@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,6 +71,22 @@ def texts_of(values: object) -> tuple[str, ...]:
         raise TypeError(f"{values!r:.40} is not a list")
     texts = [value["answer"] if isinstance(value, dict) else value for value in values]
     return tuple(text_of(text) for text in texts)
+
+
+def flag_of(value: object) -> bool:
+    """The value, true or false. Raises TypeError for anything else."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r:.40} is neither true nor false")
+    return value
+
+
+def expect_once(where: str, ids: Iterable[str], hint: str) -> None:
+    """Raises DataError that names the first id which questions of a file share."""
+    seen: set[str] = set()
+    for identifier in ids:
+        if identifier in seen:
+            raise DataError(f"{where} lists question {identifier} more than once", hint)
+        seen.add(identifier)
 
 
 def whole(value: object) -> int:

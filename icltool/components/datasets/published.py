@@ -26,9 +26,10 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """What was read of one split: its examples, the files that they are from and the folder of their images (None for texts).
-    `count` is the number of rows that the files have, `official` the published one (None: not known). `images` are the names of
-    all images below the folder, where the reader knows them, and has compared the ids, without going through the examples."""
+    """What was read of one split: its examples, the files that they are from and the folder of their images (None for texts, or
+    where the files hold the images), with the further folders if there are several. `count` is the number of rows that the
+    files have, `official` the published one (None: not known). `images` are the names of all images below the folder, where
+    the reader knows them, and has compared the ids, without going through the examples."""
 
     name: str
     files: tuple[Path, ...]
@@ -38,6 +39,12 @@ class Part:
     official: int | None
     remarks: tuple[str, ...] = ()
     images: Sequence[str] | None = None
+    more_folders: tuple[Path, ...] = ()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All its folders of images, each once."""
+        return () if self.folder is None else tuple(dict.fromkeys((self.folder, *self.more_folders)))
 
 
 class PublishedReader(FileReader):
@@ -68,11 +75,11 @@ class PublishedReader(FileReader):
         files: list[Path] = []
         for part in self.parts(root, task):
             self._expect(part)
-            if part.folder is not None:
-                names = image_names(part.examples, part.folder) if part.images is None else part.images
-                self._expect_images(part, names)
-                check_decoding(part.folder, names, part.name, self.source.hint(), verify, progress)
-                files += archives_of([part.folder])
+            for folder in part.folders:
+                names = image_names(part.examples, folder) if part.images is None else part.images
+                self._expect_images(part.files[0], folder, names)
+                check_decoding(folder, names, part.name, self.source.hint(), verify, progress)
+            files += archives_of(part.folders)
             if part.official is not None:
                 remarks += unofficial(part.files[0].name, part.count, self.noun, part.official)
             remarks += part.remarks
@@ -113,18 +120,19 @@ class PublishedReader(FileReader):
         if part.images is None and (twice := repeated([example.id for example in part.examples])) is not None:
             raise DataError(f"{where} lists {self.noun} {twice} more than once", self.source.hint())
 
-    def _expect_images(self, part: Part, names: Sequence[str]) -> None:
-        assert part.folder is not None
-        flat = listing(part.folder) if any("/" not in name for name in names) else frozenset()
-        missing = [name for name in names if name not in flat and not ("/" in name and file_exists(part.folder / name))]
+    def _expect_images(self, file: Path, folder: Path, names: Sequence[str]) -> None:
+        """Raises DataError for images that the file names and the folder lacks."""
+        flat = listing(folder) if any("/" not in name for name in names) else frozenset()
+        missing = [name for name in names if name not in flat and not ("/" in name and file_exists(folder / name))]
         if missing:
             raise DataError(
-                f"{part.files[0]} names {counted(len(missing), 'image')} missing from {part.folder}: {few(missing)}",
+                f"{file} names {counted(len(missing), 'image')} missing from {folder}: {few(missing)}",
                 self.source.hint(),
             )
 
 
 def image_names(examples: Examples, folder: Path) -> list[str]:
-    """The names of all images of the examples, below their folder, each once."""
+    """The names of the examples' images in a folder and below it, each once."""
     start = f"{folder}/"
-    return list(dict.fromkeys(image.removeprefix(start) for example in examples for image in example.images))
+    images = (image for example in examples for image in example.images if image.startswith(start))
+    return list(dict.fromkeys(image.removeprefix(start) for image in images))
