@@ -8,21 +8,23 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from icltool.components.datasets.entries import converted, text_of, texts_of
+from icltool.components.datasets.entries import converted, expect_once, text_of, texts_of
 from icltool.components.datasets.json_stream import read_json
 from icltool.components.datasets.labelled_rows import whole_or_code
 from icltool.components.datasets.official import counted, few, one_line
 from icltool.components.datasets.published import Part, PublishedReader
+from icltool.components.datasets.reader import unofficial
 from icltool.contracts import Example, Options, Source, SourceFile
 from icltool.errors import DataError
 
-#: Split of the file -> (folder of its images, number of questions, number of those with an image).
-SPLITS: Mapping[str, tuple[str, int, int]] = {
+#: Split of the file -> (folder of its images, number of questions, number of those with an image; None: not published).
+SPLITS: Mapping[str, tuple[str, int, int | None]] = {
     "train": ("train", 12_726, 6_218),
     "val": ("val", 4_241, 2_097),
     "test": ("test", 4_241, 2_017),
+    "minival": ("val", 424, None),
+    "minitest": ("test", 424, None),
 }
-_MINI = {"minival": "val", "minitest": "test"}
 _PROBLEMS, _SPLIT_IDS = "problems.json", "pid_splits.json"
 
 
@@ -66,10 +68,8 @@ class ScienceQAReader(PublishedReader):
         path, ids_path = self.file(bases, _PROBLEMS), self.file(bases, _SPLIT_IDS)
         problems, splits = self._objects(path, ids_path)
         for name, split in (("train", "train"), ("validation", self.options.queries)):
-            folder_name, *official = SPLITS[_MINI.get(split, split)]
-            ids = splits.get(split)
-            if not isinstance(ids, list):
-                raise DataError(f"{ids_path} has no list {split!r}", self.source.hint())
+            folder_name, *official = SPLITS[split]
+            ids = self._ids(ids_path, splits, split)
             if missing := [identifier for identifier in ids if identifier not in problems]:
                 raise DataError(
                     f"{path} lacks {counted(len(missing), 'question')} that {ids_path.name} has in {split}: {few(missing)}",
@@ -78,8 +78,14 @@ class ScienceQAReader(PublishedReader):
             folder = self._folder(bases, folder_name, [problems[i] for i in ids])
 
             def row(
-                record: Mapping[str, Any], position: int, ids: list[str] = ids, at: Path | None = folder
+                record: Mapping[str, Any],
+                position: int,
+                ids: list[str] = ids,
+                at: Path | None = folder,
+                of: str = folder_name,
             ) -> Example:
+                if record["split"] != of:
+                    raise ValueError(f"its split is {record['split']!r}, but {ids_path.name} lists it in {of}")
                 return _example(ids[position], record, at)
 
             examples = [
@@ -88,9 +94,9 @@ class ScienceQAReader(PublishedReader):
             ]
             if self.options.with_image:
                 examples = [example for example in examples if example.image]
-            count = official[1] if self.options.with_image else official[0]
-            known = None if split in _MINI else count
-            yield Part(name, (path, ids_path), folder, examples, len(examples), known)
+            known = official[self.options.with_image]
+            remarks = [] if known is None else unofficial(f"{self.title} {split}", len(examples), "question", known)
+            yield Part(name, (path, ids_path), folder, examples, len(examples), None, tuple(remarks))
 
     def _objects(self, *paths: Path) -> list[dict[str, Any]]:
         contents = []
@@ -101,10 +107,24 @@ class ScienceQAReader(PublishedReader):
             contents.append(content)
         return contents
 
+    def _ids(self, path: Path, splits: Mapping[str, Any], split: str) -> list[str]:
+        """The ids that the file lists in a split, each once."""
+        ids = splits.get(split)
+        if not isinstance(ids, list) or not all(isinstance(identifier, str) for identifier in ids):
+            raise DataError(f"{path} has no list {split!r} of texts", self.source.hint())
+        expect_once(f"{path}, {split},", ids, self.source.hint())
+        return ids
+
     def _folder(self, bases: list[Path], name: str, problems: list[Any]) -> Path | None:
-        """The folder of a split's images; None if it has none."""
+        """The folder of a split's images; None if it has none. Raises DataError for a folder in each of the two layouts."""
         if not any(isinstance(problem, dict) and problem.get("image") for problem in problems):
             return None
+        for base in bases:
+            plain, below = base / name, base / "images" / name
+            if plain.is_dir() and below.is_dir() and not plain.samefile(below):
+                raise DataError(
+                    f"{base} holds images of {name} twice: in {plain} and in {below}", "remove one of the two"
+                )
         return self.images(bases, [name, f"images/{name}"], [f"{name}.zip"])
 
 
@@ -134,12 +154,14 @@ def _example(identifier: str, record: Mapping[str, Any], folder: Path | None) ->
 def official_groups(record: Mapping[str, Any], hint: bool, image: bool) -> dict[str, str]:
     """The groups of the official table, for a problem with or without a hint and an image."""
     says = {True: "yes", False: "no"}
-    grade = int(text_of(record["grade"]).removeprefix("grade"))
+    grade = text_of(record["grade"]).removeprefix("grade")
+    if not grade.isdecimal():
+        raise ValueError(f"its grade is {record['grade']!r}")
     return {
         "subject": text_of(record["subject"]),
         "text context": says[hint],
         "image context": says[image],
         "no context": says[not hint and not image],
-        "grade": "1-6" if grade <= 6 else "7-12",
+        "grade": "1-6" if int(grade) <= 6 else "7-12",
         "topic": text_of(record["topic"]),
     }

@@ -83,6 +83,28 @@ def test_parts_of_it(root: Path) -> None:
     assert [[e.id for e in examples] for examples in images.values()] == [[1], [5]]
 
 
+def test_what_check_says(root: Path) -> None:
+    def remarks(**options: Any) -> list[tuple[str, ...]]:
+        return [line.partition("; the official split has ")[::2] for line in reader(**options).check(
+            root, "multiple-choice", False).remarks]  # fmt: skip
+
+    assert remarks() == [("ScienceQA train has 2 questions", "12,726"), ("ScienceQA test has 2 questions", "4,241")]
+    assert remarks(with_image=True)[1] == ("ScienceQA test has 1 question", "2,017")
+    assert remarks(queries="minitest")[1] == ("ScienceQA minitest has 1 question", "424")
+    assert len(remarks(queries="minitest", with_image=True)) == 1
+
+
+def test_images_below_a_folder_of_images(root: Path) -> None:
+    below = root / "images"
+    below.mkdir()
+    for split in ("train", "test"):
+        (root / split).rename(below / split)
+    assert read_all(reader(), root, "multiple-choice")["train"][0].image == str(below / "train" / "1" / "image.png")
+    write_image(root / "test" / "5" / "image.png")
+    with pytest.raises(DataError, match=r"holds images of test twice: in .*/test and in .*/images/test"):
+        reader().check(root, "multiple-choice", False)
+
+
 def test_archives_give_the_same_examples(root: Path) -> None:
     before = read_all(reader(), root, "multiple-choice")
     for split in ("train", "test"):
@@ -108,8 +130,17 @@ def test_archives_give_the_same_examples(root: Path) -> None:
         (lambda root: edit(root / "problems.json", lambda p: p.pop("2")), "lacks 1 question that pid_splits.json has in "
          "train: 2"),
         (lambda root: edit(root / "problems.json", lambda p: p["1"].pop("hint")), "question 1 .*: it has no 'hint'"),
-        (lambda root: edit(root / "pid_splits.json", lambda s: s["test"].append("4")), "lists question 4 more than once"),
-        (lambda root: edit(root / "pid_splits.json", lambda s: s.pop("test")), "has no list 'test'"),
+        (lambda root: edit(root / "pid_splits.json", lambda s: s["test"].append("4")),
+         "pid_splits.json, test, lists question 4 more than once"),
+        (lambda root: edit(root / "pid_splits.json", lambda s: s.pop("test")), "has no list 'test' of texts"),
+        (lambda root: edit(root / "pid_splits.json", lambda s: s["train"].append(["1"])), "no list 'train' of texts"),
+        (lambda root: edit(root / "pid_splits.json", lambda s: s["test"].append("3")), "question 3 is not a question: its "
+         "split is 'val', but pid_splits.json lists it in test"),
+        (lambda root: edit(root / "problems.json", lambda p: p["1"].update(grade="first")), "question 1 .*: its grade is "
+         "'first'"),
+        (lambda root: edit(root / "problems.json", lambda p: p["1"].update(choices=["a", " "])), "a choice is empty"),
+        (lambda root: edit(root / "problems.json", lambda p: p["1"].update(hint=None)), "question 1 .*: None is not a text"),
+        (lambda root: write_json(root / "problems.json", []), "problems.json is not an object"),
     ],
 )  # fmt: skip
 def test_faults_name_file_and_question(root: Path, change: Any, message: str) -> None:
