@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from icltool.components.datasets.coco2014_images import find_images
-from icltool.components.datasets.entries import listed, text_of, texts_of, whole
+from icltool.components.datasets.entries import expect_once, flag_of, listed, text_of, texts_of, whole
 from icltool.components.datasets.labelled_rows import whole_or_code
 from icltool.components.datasets.official import counted, one_line
-from icltool.components.datasets.places import folder_of
+from icltool.components.datasets.places import folder_of, on_disk
 from icltool.components.datasets.published import Part, PublishedReader
 from icltool.contracts import Example, Options, Source, SourceFile
 
@@ -32,9 +32,9 @@ class AokvqaOptions(Options):
 
 
 class AokvqaReader(PublishedReader):
-    """Reads `aokvqa_v1p0_{train,val}.json` in --root (or in `aokvqa` there) and the images of COCO 2017, in `train2017` and
-    `val2017` there, in the official layout of COCO, or below COCO_PATH; without --root, below the environment variable
-    AOKVQA_PATH.
+    """Reads `aokvqa_v1p0_{train,val}.json` in --root (or there in `aokvqa`, `annotations` or `aokvqa/annotations`) and the
+    images of COCO 2017, in `train2017` and `val2017` there, in the official layout of COCO, or below COCO_PATH; without
+    --root, below the environment variable AOKVQA_PATH.
 
     The index set is train, the queries are val. In task multiple-choice, examples have four choices. In task vqa, the label
     is the most frequent direct answer and all ten are the references; questions that are marked difficult to answer directly
@@ -57,7 +57,7 @@ class AokvqaReader(PublishedReader):
     )
     title = "A-OKVQA"
     variables = ("AOKVQA_PATH",)
-    folders = ("aokvqa", "annotations", "")
+    folders = ("aokvqa", "aokvqa/annotations", "annotations", "")
 
     def __init__(self, options: AokvqaOptions) -> None:
         self.options = options
@@ -67,25 +67,34 @@ class AokvqaReader(PublishedReader):
         bases = self.bases(root)
         for name, (split, official) in SPLITS.items():
             path = self.file(bases, f"aokvqa_v1p0_{split}.json")
-            folders = self._folders(bases, split)
+            folders = self._folders(bases, path, split)
 
-            def row(record: Mapping[str, Any], _: int, folders: Mapping[str, Path] = folders) -> tuple[Example, bool]:
-                return self._example(record, task, folders), bool(record["difficult_direct_answer"])
+            def row(
+                record: Mapping[str, Any], _: int, split: str = split, folders: Mapping[str, Path] = folders
+            ) -> tuple[Example, bool, str]:
+                if record["split"] != split:
+                    raise ValueError(f"its split is {record['split']!r}, not {split!r}")
+                example = self._example(record, task, folders)
+                return example, flag_of(record["difficult_direct_answer"]), record["question_id"]
 
             rows = listed(path, ("",), row, "a question with choices and answers", self.source.hint())
+            expect_once(str(path), (identifier for *_, identifier in rows), self.source.hint())
             left_out = task == "vqa" and name == "validation"
-            examples = [example for example, difficult in rows if not (difficult and left_out)]
+            examples = [example for example, difficult, _ in rows if not (difficult and left_out)]
             remarks = []
             if len(examples) < len(rows):
                 number = counted(len(rows) - len(examples), "question")
                 remarks.append(f"{path.name}: {number} marked difficult to answer directly left out")
-            folder = folders[f"{split}{self.options.images}"]
-            yield Part(name, (path,), folder, examples, len(rows), official, tuple(remarks))
+            first, *more = folders.values()
+            # records hold paths of images, so that others elsewhere are another version of the data set
+            elsewhere = [folder for folder in folders.values() if not folder.is_relative_to(bases[-1])]
+            files = (path, *on_disk(elsewhere))
+            yield Part(name, files, first, examples, len(rows), official, tuple(remarks), tuple(more))
 
-    def _folders(self, bases: Sequence[Path], split: str) -> dict[str, Path]:
+    def _folders(self, bases: Sequence[Path], path: Path, split: str) -> dict[str, Path]:
         """The folders of images by name. The splits of A-OKVQA are those of COCO 2017; images of 2014 are in both folders."""
         if self.options.images == "2014":
-            folders = find_images(bases[-1], bases[0], self.title).folders
+            folders = find_images(bases[-1], path.parent, self.title).folders
             return {f"{part}2014": folder for part, folder in folders.items()}
         name = f"{split}2017"
         coco = folder_of("COCO_PATH")
@@ -94,6 +103,8 @@ class AokvqaReader(PublishedReader):
 
     def _example(self, record: Mapping[str, Any], task: str, folders: Mapping[str, Path]) -> Example:
         choices, correct = tuple(map(one_line, texts_of(record["choices"]))), record["correct_choice_idx"]
+        if not all(choices):
+            raise ValueError("a choice is empty")
         if type(correct) is not int or not 0 <= correct < len(choices):
             raise ValueError(f"correct_choice_idx {correct!r} is none of its {len(choices)} choices")
         answers = texts_of(record["direct_answers"])

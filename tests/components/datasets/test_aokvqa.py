@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,17 @@ def test_the_images_of_2014(root: Path) -> None:
     names = ["train2014/COCO_train2014_000000000139.jpg", "val2014/COCO_val2014_000000000002.jpg"]
     assert [e.image for e in examples] == [str(root / "images" / name) for name in names]
     reader(images="2014").check(root, "vqa", True)
+    (root / "aokvqa" / "annotations").mkdir(parents=True)  # where LAVIS has the files
+    for split in ("train", "val"):
+        name = f"aokvqa_v1p0_{split}.json"
+        shutil.copy(root / name, root / "aokvqa" / "annotations" / name)
+        (root / name).rename(root / f"{name}.away")
+    assert read_all(reader(images="2014"), root, "vqa")["train"] == examples
+    for split in ("train", "val"):
+        (root / f"aokvqa_v1p0_{split}.json.away").rename(root / f"aokvqa_v1p0_{split}.json")
+    shutil.rmtree(root / "aokvqa")
     (root / "images" / names[1]).unlink()
-    with pytest.raises(DataError, match=r"names 1 image missing .*COCO_val2014_000000000002.jpg"):
+    with pytest.raises(DataError, match=r"names 1 image missing from .*val2014: COCO_val2014_000000000002.jpg"):
         reader(images="2014").check(root, "vqa", False)
     edit(root / "aokvqa_v1p0_train.json", lambda rows: rows[1].pop("image"))
     with pytest.raises(DataError, match=r"entry 1 .*: it names no image of COCO 2014"):
@@ -92,7 +102,9 @@ def test_images_below_coco_path(root: Path, tmp_path_factory: pytest.TempPathFac
     with pytest.raises(DataError, match="no images of A-OKVQA"):
         reader().check(root, "vqa", False)
     monkeypatch.setenv("COCO_PATH", str(coco))
-    assert reader().check(root, "vqa", False).files
+    report = reader().check(root, "vqa", False)
+    assert coco / "mscoco2017" / "val2017" in report.files  # images elsewhere are another version
+    assert "aokvqa_v1p0_train.json has 2 questions; the official split has 17,056" in report.remarks
 
 
 @pytest.mark.parametrize(
@@ -104,7 +116,16 @@ def test_images_below_coco_path(root: Path, tmp_path_factory: pytest.TempPathFac
          "entry 0 .*: correct_choice_idx 4 is none of its 4 choices"),
         (lambda root: edit(root / "aokvqa_v1p0_val.json", lambda rows: rows[1].pop("direct_answers")),
          "entry 1 .*: it has no 'direct_answers'"),
-        (lambda root: edit(root / "aokvqa_v1p0_val.json", lambda rows: rows.append(rows[0])), "more than once"),
+        (lambda root: edit(root / "aokvqa_v1p0_val.json", lambda rows: rows.append(rows[0])),
+         "aokvqa_v1p0_val.json lists question 285aBcDeFgHiJkLmNoPqRs more than once"),
+        (lambda root: shutil.copy(root / "aokvqa_v1p0_train.json", root / "aokvqa_v1p0_val.json"),
+         "aokvqa_v1p0_val.json: entry 0 .*: its split is 'train', not 'val'"),
+        (lambda root: edit(root / "aokvqa_v1p0_val.json", lambda rows: rows[0].update(difficult_direct_answer="false")),
+         "entry 0 .*: 'false' is neither true nor false"),
+        (lambda root: edit(root / "aokvqa_v1p0_val.json", lambda rows: rows[0].update(choices=["a", "", "c", "d"])),
+         "entry 0 .*: a choice is empty"),
+        (lambda root: edit(root / "aokvqa_v1p0_val.json", lambda rows: rows[0].update(direct_answers=[" "])),
+         "entry 0 .*: it has no direct answers"),
         (lambda root: write_json(root / "aokvqa_v1p0_val.json", {}), "is not a list"),
     ],
 )  # fmt: skip
