@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
-from icltool.components.datasets.entries import listed, text_of, texts_of
+from icltool.components.datasets.entries import expect_once, listed, text_of, texts_of
 from icltool.components.datasets.held_out import held_out
 from icltool.components.datasets.json_stream import read_json
 from icltool.components.datasets.labelled_rows import whole_or_code
@@ -36,14 +36,16 @@ class SeedBenchOptions(Options):
 
 
 class _Question(NamedTuple):
-    """A question of the file; `images` are file names."""
+    """A question of the file; `images` are file names in the folder of `source`."""
 
     id: str
     text: str
     choices: tuple[str, ...]
     label: str
+    source: str
     images: tuple[str, ...]
     kind: int
+    level: str
 
 
 class SeedBenchReader(PublishedReader):
@@ -68,8 +70,13 @@ class SeedBenchReader(PublishedReader):
     title = "SEED-Bench"
     variables = ("SEED_BENCH_PATH",)
     folders = ("SEED-Bench", "")
+    image_namespace = "seed-bench"
     file_name: ClassVar[str] = "SEED-Bench.json"
-    image_folders: ClassVar[tuple[str, ...]] = ("SEED-Bench-image",)
+    #: The number of questions in the file (None: not known).
+    official: ClassVar[int | None] = 19_242
+    #: Folders that may hold the images, by what an entry says of their source ("": entries say nothing).
+    image_folders: ClassVar[Mapping[str, tuple[str, ...]]] = {"": ("SEED-Bench-image",)}
+    #: The first of the types that are left out, and what these are.
     left_out: ClassVar[tuple[int, str]] = (10, "about a video")
 
     def __init__(self, options: SeedBenchOptions) -> None:
@@ -84,29 +91,56 @@ class SeedBenchReader(PublishedReader):
         """See PublishedReader."""
         bases, hint = self.bases(root), self.source.hint()
         path = self.file(bases, self.file_name)
-        folder = self.images(bases, self.image_folders, [f"{name}.zip" for name in self.image_folders])
         kinds = _kinds(path, hint)
-        first, why = self.left_out
-        questions = listed(path, ("questions",), _question, "a question with four choices", hint)
-        kept = [question for question in questions if question.kind < first and question.images]
-        examples = [_example(question, folder, kinds, path, hint) for question in kept]
-        remarks = []
+        questions = listed(path, ("questions",), self._question, "a question with four choices", hint)
+        kept = [question for question in questions if question is not None]
+        expect_once(str(path), (question.id for question in kept), hint)
+        folders = {
+            source: self.images(bases, names, [f"{name}.zip" for name in names])
+            for source, names in self.image_folders.items()
+            if any(question.source == source for question in kept)
+        }
+        examples = [_example(question, folders[question.source], kinds, path, hint) for question in kept]
+        remarks: tuple[str, ...] = ()
         if len(kept) < len(questions):
-            remarks.append(f"{path.name}: {counted(len(questions) - len(kept), 'question')} {why} left out")
-        train: Sequence[Example] = ()
+            remarks = (f"{path.name}: {counted(len(questions) - len(kept), 'question')} {self.left_out[1]} left out",)
+        first, *more = folders.values() or (None,)
         if self.options.index is not None:
             train, examples = held_out(examples, 1 - self.options.index, self.options.seed, path.name)
-            yield Part("train", (path,), folder, train, len(train), None, tuple(remarks))
-            remarks = []
-        yield Part("validation", (path,), folder, examples, len(examples), None, tuple(remarks))
+            yield Part("train", (path,), first, train, len(train), None, (), tuple(more))
+        yield Part("validation", (path,), first, examples, len(questions), self.official, remarks, tuple(more))
+
+    def _question(self, record: Mapping[str, Any], _: int) -> _Question | None:
+        """The question of an entry; None if it is left out. Raises as `row` of `listed`."""
+        kind, files = record["question_type_id"], record.get("data_id")
+        if type(kind) is not int:
+            raise TypeError(f"question_type_id is {kind!r}")
+        if kind >= self.left_out[0] or (isinstance(files, str) and "video" in str(record["data_type"]).lower()):
+            return None  # what else such an entry holds does not matter
+        choices = tuple(one_line(str(record[f"choice_{letter.lower()}"])) for letter in _LETTERS)
+        if not all(choices):
+            raise ValueError("a choice is empty")
+        answer = text_of(record["answer"])
+        if len(answer) != 1 or answer not in _LETTERS:
+            raise ValueError(f"its answer is {answer!r}, which is none of A to D")
+        source = text_of(record.get("data_source", "")) if "" not in self.image_folders else ""
+        if source not in self.image_folders:
+            raise ValueError(f"its data_source is {source!r}, which is none of {', '.join(self.image_folders)}")
+        images = (files,) if isinstance(files, str) else texts_of(files)
+        if not all(images) or not images:
+            raise ValueError("it has no image")
+        label, level = choices[_LETTERS.index(answer)], str(record.get("level", ""))
+        text = text_of(record["question"])
+        return _Question(str(record["question_id"]), text, choices, label, source, images, kind, level)
 
 
 class SeedBench2Reader(SeedBenchReader):
-    """Reads `SEED-Bench_v2_level1_2_3.json` and its images, which are named below `SEED-Bench-2-image`; without --root, below
-    the environment variable SEED_BENCH_2_PATH.
+    """Reads `SEED-Bench_v2_level1_2_3.json` and the images in `cc3m-image` and `SEED-Bench-2-image`, packed or not, in --root;
+    without --root, below the environment variable SEED_BENCH_2_PATH.
 
-    A question may have several images, at the places that it marks, or before it. Questions about video files, and those
-    whose choices or answers are images (types 25 to 27), are left out.
+    A question may have several images, at the places that it marks, or before it; of a video it has the frames. Questions
+    whose choices or answers are images (types 25 to 27) are left out. Figures are broken down by the type of question and
+    by level.
     """
 
     name = "seed-bench-2"
@@ -115,15 +149,20 @@ class SeedBench2Reader(SeedBenchReader):
         "Apache 2.0; of the images, the terms of their sources",
         (
             SourceFile("SEED-Bench_v2_level1_2_3.json", "", "questions"),
-            SourceFile("SEED-Bench-2-image", "", "images, unpacked from the parts of their archive"),
+            SourceFile("cc3m-image.zip", "", "images of types 1 to 9"),
+            SourceFile("SEED-Bench-2-image.zip.*", "", "the other images; join the parts to one archive"),
         ),
     )
     title = "SEED-Bench-2"
     variables = ("SEED_BENCH_2_PATH",)
     folders = ("SEED-Bench-2", "")
     file_name = "SEED-Bench_v2_level1_2_3.json"
-    image_folders = ("SEED-Bench-2-image", "SEED-Bench-image")
-    left_out = (25, "about a video, or with images as answers,")
+    official = None
+    image_folders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "cc3m": ("cc3m-image", "SEED-Bench-image"),
+        "SEED-Bench v2": ("SEED-Bench-2-image",),
+    }
+    left_out = (25, "about a video file, or with images as answers,")
 
 
 def _kinds(path: Path, hint: str) -> dict[int, str]:
@@ -133,20 +172,6 @@ def _kinds(path: Path, hint: str) -> dict[int, str]:
     if not isinstance(named, dict):
         raise DataError(f"{path} has no object 'question_type'", hint)
     return {number: str(name) for name, number in named.items() if isinstance(number, int)}
-
-
-def _question(record: Mapping[str, Any], _: int) -> _Question:
-    choices = tuple(one_line(str(record[f"choice_{letter.lower()}"])) for letter in _LETTERS)
-    kind, files = record["question_type_id"], record["data_id"]
-    if type(kind) is not int:
-        raise TypeError(f"question_type_id is {kind!r}")
-    answer = text_of(record["answer"])
-    if answer not in _LETTERS or not answer:
-        raise ValueError(f"its answer is {answer!r}, which is none of A to D")
-    video = "video" in str(record.get("data_type", "")).lower() and isinstance(files, str)
-    images = () if video else (files,) if isinstance(files, str) else texts_of(files)
-    label = choices[_LETTERS.index(answer)]
-    return _Question(str(record["question_id"]), text_of(record["question"]), choices, label, images, kind)
 
 
 def _example(question: _Question, folder: Path, kinds: Mapping[int, str], path: Path, hint: str) -> Example:
@@ -172,5 +197,8 @@ def _example(question: _Question, folder: Path, kinds: Mapping[int, str], path: 
         more_images=tuple(more),
         more_image_ids=tuple(more_ids),
         images_in_text=bool(placed),
-        aspects={"type": kinds.get(question.kind, str(question.kind))},
+        aspects={
+            "type": kinds.get(question.kind, str(question.kind)),
+            **({"level": question.level} if question.level else {}),
+        },
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +45,35 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def second_question(number: int, kind: int, data: Any, **changes: Any) -> dict[str, Any]:
+    """An entry of SEED-Bench-2: the images of types 1 to 9 are apart from the others."""
+    single = isinstance(data, str)
+    own = {
+        "data_source": "cc3m" if kind < 10 else "SEED-Bench v2",
+        "level": "L1" if kind < 23 else "L2",
+        "version": "v2",
+    }
+    named = {"data_type": "Single Image" if single else "Multiple Images", "question_id": f"{kind}_{number}"}
+    return question(number, kind, data, **{**own, **named, **changes})
+
+
 @pytest.fixture
 def second(tmp_path: Path) -> Path:
     images = ["task23/a_1/1.jpg", "task23/a_1/2.jpg", "task23/a_1/3.jpg"]
+    frames = [f"task19/x/{n}.png" for n in range(1, 9)]
     questions = [
-        question(0, 23, images, question="<img>: blue, not <image>. <img>: orange. <img>:", question_id="23_0"),
-        question(1, 1, "cc/7.jpg", question_id="1_1"),
-        question(2, 10, "a/b.mp4", data_type="Video", question_id="10_2"),
-        question(3, 26, ["cc/7.jpg"], question_id="26_3"),
-        question(4, 17, ["cc/7.jpg", "cc/8.jpg"], question_id="17_4"),
+        second_question(0, 23, images, question="<img>: blue, not <image>. <img>: orange. <img>:"),
+        second_question(1, 1, "10_20"),
+        second_question(2, 20, "a/b.mp4", data_type="Video"),
+        {"question_id": "25_3", "question_type_id": 25, "choice_a": ["1.jpg"], "data_type": "Image Generation"},
+        second_question(4, 17, ["task17/7.jpg", "task17/8.jpg"]),
+        second_question(5, 19, frames, data_type="Video"),
     ]
     write_json(tmp_path / "SEED-Bench_v2_level1_2_3.json", {"questions": questions, "question_type": KINDS})
-    for image in (*images, "cc/7.jpg", "cc/8.jpg"):
+    for image in (*images, "task17/7.jpg", "task17/8.jpg", *frames):
         write_image(tmp_path / "SEED-Bench-2-image" / image)
+    write_image(tmp_path / "cc3m-image" / "10_20.png")
+    (tmp_path / "cc3m-image" / "10_20.png").rename(tmp_path / "cc3m-image" / "10_20")
     return tmp_path
 
 
@@ -73,7 +91,10 @@ def test_questions_as_they_are_in_the_file(root: Path) -> None:
     assert examples[1].image == str(root / "SEED-Bench-image" / "1000001_2000002")
     assert [e.aspects["type"] for e in examples[:2]] == ["Scene Understanding", "Instance Attributes"]
     remarks = SeedBenchReader(SeedBenchOptions()).check(root, "multiple-choice", True).remarks
-    assert remarks == ("SEED-Bench.json: 1 question about a video left out",)
+    assert remarks == (
+        "SEED-Bench.json has 7 questions; the official split has 19,242",
+        "SEED-Bench.json: 1 question about a video left out",
+    )
 
 
 def test_a_share_of_the_images_is_the_index_set(root: Path) -> None:
@@ -86,14 +107,33 @@ def test_a_share_of_the_images_is_the_index_set(root: Path) -> None:
 
 def test_several_images_in_a_question(second: Path) -> None:
     [examples] = read_all(SeedBench2Reader(SeedBenchOptions()), second, "multiple-choice").values()
-    placed, one, before = examples
+    placed, one, before, frames = examples
     assert placed.question == "<image>: blue, not < image>. <image>: orange. <image>:"
     assert (placed.images_in_text, len(placed.images)) == (True, 3)
     assert (one.images_in_text, len(one.images)) == (False, 1)
-    assert (before.images_in_text, len(before.images)) == (False, 2)
+    assert one.image == str(second / "cc3m-image" / "10_20")
+    assert (one.aspects, placed.aspects) == (
+        {"type": "Scene Understanding", "level": "L1"},
+        {"type": "In-Context Captioning", "level": "L2"},
+    )
+    assert (before.images_in_text, len(before.images), before.image) == (
+        *(False, 2),
+        str(second / "SEED-Bench-2-image" / "task17" / "7.jpg"),
+    )
+    assert (frames.images_in_text, len(set(frames.image_ids))) == (False, 8)
     remarks = SeedBench2Reader(SeedBenchOptions()).check(second, "multiple-choice", True).remarks
-    assert remarks == ("SEED-Bench_v2_level1_2_3.json: 2 questions about a video, or with images as answers, left out",)
+    assert remarks == (
+        "SEED-Bench_v2_level1_2_3.json: 2 questions about a video file, or with images as answers, left out",
+    )
+    (second / "cc3m-image" / "10_20").rename(second / "10_20")
+    with pytest.raises(DataError, match=r"names 1 image missing from .*/cc3m-image: 10_20"):
+        SeedBench2Reader(SeedBenchOptions()).check(second, "multiple-choice", False)
+    (second / "10_20").rename(second / "cc3m-image" / "10_20")
     file = second / "SEED-Bench_v2_level1_2_3.json"
+    edit(file, lambda content: content["questions"][1].update(data_source="coco"))
+    with pytest.raises(DataError, match=r"entry 1 .*: its data_source is 'coco', which is none of cc3m, SEED-Bench v2"):
+        SeedBench2Reader(SeedBenchOptions()).check(second, "multiple-choice", False)
+    edit(file, lambda content: content["questions"][1].update(data_source="cc3m"))
     edit(file, lambda content: content["questions"][0]["data_id"].pop())
     with pytest.raises(DataError, match="question 23_0 has 2 images and places for 3"):
         SeedBench2Reader(SeedBenchOptions()).check(second, "multiple-choice", False)
@@ -106,8 +146,14 @@ def test_several_images_in_a_question(second: Path) -> None:
         (lambda file: (file.parent / "SEED-Bench-image" / "1000003_2000002").unlink(), "names 1 image missing from"),
         (lambda file: edit(file, lambda c: c["questions"][1].update(answer="E")), "entry 1 .*: its answer is 'E'"),
         (lambda file: edit(file, lambda c: c["questions"][2].pop("choice_c")), "entry 2 .*: it has no 'choice_c'"),
-        (lambda file: edit(file, lambda c: c["questions"].append(c["questions"][0])), "question 100000 more than once"),
+        (
+            lambda file: edit(file, lambda c: c["questions"].append(c["questions"][0])),
+            "SEED-Bench.json lists question 100000 more than once",
+        ),
         (lambda file: edit(file, lambda c: c.pop("question_type")), "has no object 'question_type'"),
+        (lambda file: edit(file, lambda c: c["questions"][0].update(data_id=[])), "entry 0 .*: it has no image"),
+        (lambda file: edit(file, lambda c: c["questions"][0].update(data_id=None)), "entry 0 .*: None is not a list"),
+        (lambda file: shutil.rmtree(file.parent / "SEED-Bench-image"), "folder SEED-Bench-image is missing"),
     ],
 )
 def test_faults_name_file_and_entry(root: Path, change: Any, message: str) -> None:
@@ -115,6 +161,20 @@ def test_faults_name_file_and_entry(root: Path, change: Any, message: str) -> No
     with pytest.raises(DataError, match=message) as caught:
         SeedBenchReader(SeedBenchOptions()).check(root, "multiple-choice", False)
     assert "AILab-CVC/SEED-Bench; licence: Apache 2.0" in str(caught.value.hint)
+
+
+def test_an_archive_of_images_without_endings(root: Path) -> None:
+    before = read_all(SeedBenchReader(SeedBenchOptions()), root, "multiple-choice")["validation"]
+    with zipfile.ZipFile(root / "SEED-Bench-image.zip", "w") as packed:
+        for file in sorted((root / "SEED-Bench-image").iterdir()):
+            packed.write(file, file.relative_to(root))
+    shutil.rmtree(root / "SEED-Bench-image")
+    after = read_all(SeedBenchReader(SeedBenchOptions()), root, "multiple-choice")["validation"]
+    assert after[1].image == str(root / "SEED-Bench-image.zip" / "SEED-Bench-image" / "1000001_2000002")
+    assert [(e.id, e.image_id, e.label) for e in after] == [(e.id, e.image_id, e.label) for e in before]
+    assert (
+        root / "SEED-Bench-image.zip" in SeedBenchReader(SeedBenchOptions()).check(root, "multiple-choice", True).files
+    )
 
 
 def test_from_the_files_to_the_figures(second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
