@@ -92,6 +92,15 @@ def open_splits(
         return {n: _held_split(folder, n, split, files[n] if folder.is_dir() else ()) for n, split in loads.items()}
 
 
+def open_configurations(path: str, revision: str | None, names: Sequence[str]) -> list[dict[str, HubSplit]]:
+    """As `open_splits`, for each configuration of the data set."""
+    import datasets
+
+    with _opening(path):
+        configurations = datasets.get_dataset_config_names(path, revision=revision)
+    return [open_splits(path, configuration, revision, names) for configuration in configurations]
+
+
 def _held_split(folder: Path, name: str, dataset: Dataset, files: Sequence[str] = ()) -> HubSplit:
     paths = files or [entry["filename"] for entry in dataset.cache_files]
     return HubSplit(

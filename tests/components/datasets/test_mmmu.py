@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from icltool.cli.app import run
-from icltool.components.datasets.mmmu import MmmuReader
+from icltool.components.datasets.mmmu import MmmuOptions, MmmuReader
 from icltool.contracts import Example
-from icltool.errors import DataError
+from icltool.errors import ConfigError, DataError
 from icltool.execution.progress import SilentProgress
 from icltool.testing import check_dataset
 
@@ -75,12 +75,12 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path, task: str, workspace: Path) -> dict[str, list[Example]]:
-    return {s.name: list(s.examples) for s in MmmuReader().read(root, task, workspace, SilentProgress())}
+    return {s.name: list(s.examples) for s in MmmuReader(MmmuOptions()).read(root, task, workspace, SilentProgress())}
 
 
 @pytest.mark.parametrize("task", ["multiple-choice", "vqa"])
 def test_it_conforms(task: str, root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    check_dataset(MmmuReader(), root, task, tmp_path_factory.mktemp("ws"))
+    check_dataset(MmmuReader(MmmuOptions()), root, task, tmp_path_factory.mktemp("ws"))
 
 
 def shade(path: str) -> int:
@@ -110,9 +110,49 @@ def test_open_questions(root: Path, tmp_path: Path) -> None:
 
 
 def test_what_check_says(root: Path) -> None:
-    remarks = MmmuReader().check(root, "multiple-choice", True).remarks
+    remarks = MmmuReader(MmmuOptions()).check(root, "multiple-choice", True).remarks
     assert "validation: 1 question with images among the choices: evaluate with --rank-by letter" in remarks
-    assert any("has 3 questions; the official split has 900" in line for line in remarks)
+    assert "MMMU validation has 3 questions; the official split has 900" in remarks
+    assert "MMMU dev has no questions of Agriculture, Architecture_and_Engineering, Art and 25 more" in remarks
+
+
+@pytest.mark.parametrize(
+    ("answer", "references"),
+    [
+        ("['24/7', '3.429']", ("24/7", "3.429")),
+        ("[1, 2.5]", ("1", "2.5")),
+        ("[0, 1)", ("[0, 1)",)),
+        ("[HA]", ("[HA]",)),
+    ],
+)
+def test_what_is_a_list_of_answers(answer: str, references: tuple[str, ...], tmp_path: Path) -> None:
+    rows = {**ROWS, "validation": [{**ROWS["validation"][1], "answer": answer}]}
+    [example] = read(write(tmp_path / "MMMU", rows), "vqa", tmp_path / "ws")["validation"]
+    assert example.references == references
+
+
+def test_the_format_of_the_hub(root: Path, tmp_path: Path) -> None:
+    """A folder whose README names the configurations, as on the hub, is opened as the hub's repository is."""
+    subjects = {s: [f"{split}-*" for split in ("dev", "validation")] for s in ("Accounting", "Math", "Art_Theory")}
+    write(root, {"dev": [row("dev_Math_1", "<image 1>?", "['1', '2']", "A", 1)],
+                 "validation": [row("validation_Art_Theory_1", "<image 1>?", "['1', '2']", "B", 1)]})  # fmt: skip
+    lines = [
+        f"- config_name: {subject}\n  data_files:\n" + "".join(
+            f"  - split: {split}\n    path: {subject}/{split}-*\n" for split in ("dev", "validation")
+            if any((root / subject).glob(f"{split}-*"))
+        )
+        for subject in subjects
+    ]  # fmt: skip
+    (root / "README.md").write_text(f"---\nconfigs:\n{''.join(lines)}---\n")
+    reader = MmmuReader(MmmuOptions(path=str(root)))
+    splits = {s.name: list(s.examples) for s in reader.read(None, "multiple-choice", tmp_path, SilentProgress())}
+    plain = read(root, "multiple-choice", tmp_path)
+    assert {name: {e.id for e in of_split} for name, of_split in splits.items()} == {
+        name: {e.id for e in of_split} for name, of_split in plain.items()
+    }
+    assert reader.check(None, "multiple-choice", False).files
+    with pytest.raises(ConfigError, match=r"--root and path=.* exclude each other"):
+        reader.check(root, "multiple-choice", False)
 
 
 @pytest.mark.parametrize(
@@ -123,24 +163,26 @@ def test_what_check_says(root: Path) -> None:
         ({"answer": "E"}, "question validation_Math_3: its answer is 'E', and it has 4 choices"),
         ({"question": "<image 5>"}, "question validation_Math_3: it has a place for image 5, which it does not have"),
         ({"image_1": None, "image_2": None, "question": "?"}, "question validation_Math_3 has no image"),
+        ({"id": "validation_Math_2"}, "MMMU validation lists question validation_Math_2 more than once"),
+        ({"id": "dev_Math_3"}, "question dev_Math_3: ids of validation are like validation_Accounting_1"),
         ({"image_1": {"bytes": b"no image", "path": None}}, "question validation_Math_3: its image cannot be read"),
     ],
 )
 def test_faults_name_the_question(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     rows = {**ROWS, "validation": [*ROWS["validation"][:2], {**ROWS["validation"][2], **change}]}
     with pytest.raises(DataError, match=message):
-        MmmuReader().check(write(tmp_path / "MMMU", rows), "multiple-choice", False)
+        MmmuReader(MmmuOptions()).check(write(tmp_path / "MMMU", rows), "multiple-choice", False)
 
 
 def test_without_files(root: Path) -> None:
     for file in root.rglob("validation-*.parquet"):
         file.unlink()
     with pytest.raises(DataError, match=r"no file validation-\*.parquet in it or below") as caught:
-        MmmuReader().check(root, "vqa", False)
+        MmmuReader(MmmuOptions()).check(root, "vqa", False)
     assert "huggingface.co/datasets/MMMU/MMMU" in str(caught.value.hint)
     (root / "Accounting" / "dev-00000-of-00001.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match=r"dev-00000-of-00001.parquet cannot be read"):
-        MmmuReader().check(root, "vqa", False)
+        MmmuReader(MmmuOptions()).check(root, "vqa", False)
 
 
 def test_from_the_files_to_the_figures(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
