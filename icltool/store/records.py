@@ -175,7 +175,7 @@ def _write_split(
             for example, row in zip(batch, rows, strict=True):
                 content.update(_canonical(row))
                 ids.append(int(example.id))
-                image_ids.extend(map(int, example.image_ids))
+                image_ids.extend(map(int, example.image_ids if example.image else ()))
                 groups.add(row["group"])
             with writing(folder):
                 stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))

@@ -71,6 +71,15 @@ def test_rows_are_read_back_in_order(pets: PreparedDataset, numbers: list[int]) 
     assert list(train.references()) == [example(n).references for n in numbers]
 
 
+def test_images_that_there_are_are_counted(tmp_path: Path) -> None:
+    """An example without an image has the identity of its text, which is no image."""
+    several = example(4, more_images=("/data/train/9.jpg",), more_image_ids=(9,))
+    folder = Workspace(tmp_path).dataset_folder("pets", "caption")
+    dataset = write(folder, [example(2), example(3), several, example(8, image="")], [example(1, image="")])
+    entries = dataset.manifest["splits"]
+    assert [entries[name]["images"] for name in ("train", "validation")] == [3, 0]
+
+
 def test_columns_are_arrays(pets: PreparedDataset, numbers: list[int]) -> None:
     train = pets.split("train")
     for array in (train.ids, train.image_ids, train.groups):
