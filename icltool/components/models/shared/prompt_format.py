@@ -17,6 +17,7 @@ from icltool.contracts import (
     TaskFormat,
     answer_shown,
     choice_letters,
+    holds_images,
     task_name,
 )
 from icltool.contracts.task import representation
@@ -169,7 +170,9 @@ def segments(template: str, example: Example, plain: Callable[[str], str] = str,
     if len(parts) != count + 1:
         raise DataError(
             f"example {example.id} has {count} images, but the text of its prompt has places for {len(parts) - 1}",
-            "let the prompt show every text with images in it ({choices} for images among the choices)",
+            "images among its choices are shown with --rank-by letter or generate, or by {choices} in a prompt of your own"
+            if holds_images(example)
+            else "let the prompt show every text with images in it",
         )
     return parts
 

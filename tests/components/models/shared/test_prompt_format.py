@@ -146,6 +146,10 @@ def test_choices_are_lines_with_letters() -> None:
     ]
     placed = replace(which, image="1.jpg", images_in_text=True)
     assert segments("{choices}", placed, plain) == ["A. a cat\nB. ", "\nC. < /s>"]
+    two = replace(placed, question="<image> or?", more_images=("2.jpg",), more_image_ids=(2,))
+    with pytest.raises(DataError, match="has 2 images, but the text of its prompt has places for 1") as caught:
+        segments("{question}", two, plain)
+    assert "--rank-by letter" in str(caught.value.hint)
     with pytest.raises(DataError, match="has 27 choices, but there are 26 letters"):
         segments("{choices}", replace(which, choices=tuple(map(str, range(27)))))
 
