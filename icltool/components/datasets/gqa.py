@@ -142,7 +142,7 @@ class GqaReader(PublishedReader):
         left = survey.count - len(questions)
         remarks = (f"{files[0].name}: {counted(left, 'question')} outside the balanced ones left out",) if left else ()
         official = OFFICIAL.get(files[0].name.removesuffix("_questions.json"))
-        return Part(name, files, folder, questions, survey.count, official, remarks, survey.images)
+        return Part(name, files, folder, questions, survey.count, official, remarks, images=survey.images)
 
     def _surveyed(self, files: Sequence[Path], only_balanced: bool) -> _Survey:
         """The survey of the files, which is made once as long as they stay as they are."""

@@ -38,8 +38,8 @@ class Part:
     count: int
     official: int | None
     remarks: tuple[str, ...] = ()
-    images: Sequence[str] | None = None
     more_folders: tuple[Path, ...] = ()
+    images: Sequence[str] | None = None
 
     @property
     def folders(self) -> tuple[Path, ...]:

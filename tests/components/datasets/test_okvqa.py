@@ -72,7 +72,7 @@ def test_raw_answers_are_kept_where_all_annotators_have_one(root: Path) -> None:
 def test_raw_answers_and_the_metric_are_in_the_prepared_data_set(root: Path, tmp_path: Path) -> None:
     run(PrepareConfig(workspace=tmp_path / "ws", name="okvqa", root=root), SilentProgress())
     prepared = open_dataset(tmp_path / "ws" / "datasets" / "okvqa" / "vqa")
-    assert prepared.metric == OKVQAReader.metrics["vqa"] == "okvqa-accuracy"
+    assert prepared.metrics == (OKVQAReader.metrics["vqa"],) == ("okvqa-accuracy",)
     assert [list(prepared.split(name)) for name in ("train", "validation")] == list(read(root).values())
     assert [e.raw_references for e in prepared.split("validation")] == [("Skiing",) * 9 + ("Ski",)]
 
