@@ -11,8 +11,8 @@ from icltool.errors import ConfigError, suggestion
 FOLDER = Path(__file__).resolve().parents[2] / "guide"
 #: The order in which to read them.
 ORDER = (
-    "start", "own-data", "concepts", "data-sets", "models", "prompts", "methods", "lever-lm", "live", "captioners", "report",
-    "several-machines", "speed", "plugins", "python", "migrating-lever-lm", "migrating-live", "migrating-captioners",
+    "start", "own-data", "concepts", "data-sets", "benchmarks", "models", "prompts", "methods", "lever-lm", "live",
+    "captioners", "report", "several-machines", "speed", "plugins", "python", "migrating-lever-lm", "migrating-live", "migrating-captioners",
     "world", "reference",
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import counted, few, one_line
 from icltool.components.datasets.places import chosen_root, find_file, first_holding, on_disk, there
 from icltool.components.datasets.reader import FileReader, captioned, left_out
-from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport
+from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, Source, SourceFile
 from icltool.errors import DataError
 
 #: Images of the official split by Karpathy's names; "train" and "restval" together are 113,287.
@@ -70,6 +70,15 @@ class CocoKarpathyReader(FileReader):
 
     image_namespace = "coco"
     name = "coco-karpathy"
+    source = Source(
+        "cs.stanford.edu/people/karpathy/deepimagesent (captions) and cocodataset.org (images)",
+        "annotations: CC BY 4.0; images: the terms of Flickr",
+        (
+            SourceFile("dataset_coco.json", "", "in caption_datasets.zip"),
+            SourceFile("train2014.zip", "13 GB", "82,783 images"),
+            SourceFile("val2014.zip", "6 GB", "40,504 images"),
+        ),
+    )
     tasks = ("caption",)
 
     options_model = KarpathyOptions

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from icltool.components.datasets.vqa import VqaReader
+from icltool.contracts import Source, SourceFile
 
 
 class OKVQAReader(VqaReader):
@@ -23,6 +24,19 @@ class OKVQAReader(VqaReader):
     """
 
     name = "okvqa"
+    source = Source(
+        "okvqa.allenai.org (questions) and cocodataset.org (images)",
+        "see the pages; images: the terms of Flickr",
+        (
+            SourceFile(
+                "OpenEnded_mscoco_{train,val}2014_questions.json",
+                "",
+                "and the annotations of both",
+            ),
+            SourceFile("train2014.zip", "13 GB", "82,783 images"),
+            SourceFile("val2014.zip", "6 GB", "40,504 images"),
+        ),
+    )
     metrics: ClassVar[Mapping[str, str]] = {"vqa": "okvqa-accuracy"}
     title = "OK-VQA"
     site = "okvqa.allenai.org"

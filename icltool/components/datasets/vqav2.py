@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from icltool.components.datasets.vqa import VqaReader, most_frequent
+from icltool.contracts import Source, SourceFile
 
 __all__ = ["VQAv2Reader", "most_frequent"]
 
@@ -19,6 +20,15 @@ class VQAv2Reader(VqaReader):
     """
 
     name = "vqav2"
+    source = Source(
+        "visualqa.org (questions) and cocodataset.org (images)",
+        "annotations: CC BY 4.0; images: the terms of Flickr",
+        (
+            SourceFile("v2_{Questions,Annotations}_{Train,Val}_mscoco.zip", "", "658,111 questions and their answers"),
+            SourceFile("train2014.zip", "13 GB", "82,783 images"),
+            SourceFile("val2014.zip", "6 GB", "40,504 images"),
+        ),
+    )
     title = "VQAv2"
     site = "visualqa.org"
     folder = "vqav2"
