@@ -12,6 +12,8 @@ import pytest
 from icltool.cli.app import run
 from icltool.components.datasets.aokvqa import AokvqaOptions, AokvqaReader
 from icltool.components.datasets.labelled_rows import whole_or_code
+from icltool.components.metrics.accuracy import Accuracy
+from icltool.components.metrics.aokvqa_accuracy import AokvqaAccuracy
 from icltool.errors import DataError
 from icltool.testing import check_dataset
 from tests.components.datasets.builders import edit, read_all, write_image, write_json
@@ -134,6 +136,26 @@ def test_faults_name_file_and_entry(root: Path, change: Any, message: str) -> No
     with pytest.raises(DataError, match=message) as caught:
         reader().check(root, "multiple-choice", False)
     assert "allenai.org/project/a-okvqa" in str(caught.value.hint)
+
+
+def test_the_official_figures(root: Path) -> None:
+    """From files in the official layout, by what was read of them."""
+    fixture = Path(__file__).parents[2] / "fixtures" / "benchmarks_choices.json"
+    official = json.loads(fixture.read_text("utf-8"))["aokvqa"]
+    write_json(root / "aokvqa_v1p0_val.json", official["rows"])
+    for row in official["rows"]:
+        write_image(root / "val2017" / f"{row['image_id']:012d}.jpg", 8)
+    ids = {whole_or_code(row["question_id"]): row["question_id"] for row in official["rows"]}
+    ranked, asked = (read_all(reader(), root, task)["validation"] for task in ("multiple-choice", "vqa"))
+    assert (len(ranked), len(asked)) == (60, 41)
+    chosen = [official["multiple_choice"].get(ids[e.id], "") for e in ranked]
+    figure = Accuracy().score(chosen, [e.references for e in ranked]).mean()
+    assert 100 * figure == pytest.approx(official["figures"]["multiple-choice"], abs=1e-6)
+    answers = [official["direct_answer"].get(ids[e.id], "") for e in asked]
+    scores = AokvqaAccuracy().score(answers, [e.references for e in asked])
+    assert 100 * scores.mean() == pytest.approx(official["figures"]["direct-answer"], abs=1e-6)
+    each = official["direct-answer-per-question"]
+    assert scores.tolist() == pytest.approx([each.get(ids[e.id], 0.0) for e in asked], abs=1e-9)
 
 
 def test_from_the_files_to_the_figures(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from icltool.cli.app import run
 from icltool.commands.evaluate.judging import Judge
-from icltool.components.datasets.scienceqa import ScienceQAOptions, ScienceQAReader, official_groups
+from icltool.components.datasets.scienceqa import ScienceQAOptions, ScienceQAReader
 from icltool.components.metrics.accuracy import Accuracy
 from icltool.contracts.evaluation import Prediction
 from icltool.errors import DataError
@@ -150,18 +150,29 @@ def test_faults_name_file_and_question(root: Path, change: Any, message: str) ->
     assert "scienceqa.github.io; licence: CC BY-NC-SA 4.0" in str(caught.value.hint)
 
 
-def test_the_official_table() -> None:
+def test_the_official_table(tmp_path: Path) -> None:
+    """The files are read, and the answers judged, as `evaluate` does both."""
     fixture = json.loads((Path(__file__).parents[2] / "fixtures" / "benchmarks_choices.json").read_text("utf-8"))
     official = fixture["scienceqa"]
-    rows = [
-        {
-            "answer": str(official["results"][identifier]),
-            "references": [str(content["answer"])],
-            "aspects": official_groups(content, bool(content["hint"]), bool(content["image"])),
-        }
-        for identifier, content in official["problems"].items()
+    names = [f"choice {n}" for n in range(5)]
+    asked = {i: problem(1, split="test", choices=names, **content) for i, content in official["problems"].items()}
+    write_json(tmp_path / "problems.json", {**asked, "0": problem(2)})
+    write_json(tmp_path / "pid_splits.json", {"train": ["0"], "test": list(asked)})
+    for identifier, content in asked.items():
+        if content["image"]:
+            write_image(tmp_path / "test" / identifier / "image.png")
+    examples = read_all(reader(), tmp_path, "multiple-choice")["validation"]
+    assert len(examples) == 90
+    predictions = [
+        cast(
+            Prediction,
+            {
+                **{"query_id": e.id, "group": "", "scores": {}, "aspects": dict(e.aspects)},
+                **{"answer": names[official["results"][str(e.id)]], "references": list(e.references)},
+            },
+        )
+        for e in examples
     ]
-    predictions = [cast(Prediction, {"query_id": n, "group": "", "scores": {}, **row}) for n, row in enumerate(rows)]
     judge = Judge({"accuracy": Accuracy()})
     judged = judge.judge(predictions)
     groups = {

@@ -24,6 +24,7 @@ def test_every_question_and_both_figures(official: dict[str, Any]) -> None:
     assert len(rows) == 60
     direct, expected = official["direct_answer"], official["direct-answer-per-question"]
     asked = [i for i in rows if i in expected]
+    assert len(asked) == len(expected) == 55
     scores = AokvqaAccuracy().score([direct[i] for i in asked], [rows[i]["direct_answers"] for i in asked])
     np.testing.assert_allclose(scores, [expected[i] for i in asked], atol=1e-9)
     easy = [i for i, row in rows.items() if not row["difficult_direct_answer"]]
