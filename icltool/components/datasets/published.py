@@ -99,7 +99,7 @@ class PublishedReader(FileReader):
         """As `find`. Raises DataError if the file is missing."""
         place = self.find(bases, name, archives)
         if place is None:
-            raise DataError(f"no {self.title} in {bases[-1]}: {name} is missing", self.source.hint())
+            raise DataError(f"no {self.title} in {bases[-1]}: {name} is missing", self.source.hint(name))
         return place
 
     def images(self, bases: Sequence[Path], names: Sequence[str], archives: Sequence[str] = ()) -> Path:
