@@ -89,7 +89,7 @@ class AokvqaReader(PublishedReader):
             # records hold paths of images, so that others elsewhere are another version of the data set
             elsewhere = [folder for folder in folders.values() if not folder.is_relative_to(bases[-1])]
             files = (path, *on_disk(elsewhere))
-            yield Part(name, files, first, examples, len(rows), official, tuple(remarks), tuple(more))
+            yield Part(name, files, first, examples, len(rows), official, tuple(remarks), more_folders=tuple(more))
 
     def _folders(self, bases: Sequence[Path], path: Path, split: str) -> dict[str, Path]:
         """The folders of images by name. The splits of A-OKVQA are those of COCO 2017; images of 2014 are in both folders."""

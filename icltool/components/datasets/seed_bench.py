@@ -107,8 +107,10 @@ class SeedBenchReader(PublishedReader):
         first, *more = folders.values() or (None,)
         if self.options.index is not None:
             train, examples = held_out(examples, 1 - self.options.index, self.options.seed, path.name)
-            yield Part("train", (path,), first, train, len(train), None, (), tuple(more))
-        yield Part("validation", (path,), first, examples, len(questions), self.official, remarks, tuple(more))
+            yield Part("train", (path,), first, train, len(train), None, more_folders=tuple(more))
+        yield Part(
+            "validation", (path,), first, examples, len(questions), self.official, remarks, more_folders=tuple(more)
+        )
 
     def _question(self, record: Mapping[str, Any], _: int) -> _Question | None:
         """The question of an entry; None if it is left out. Raises as `row` of `listed`."""
