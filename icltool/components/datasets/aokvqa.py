@@ -19,7 +19,8 @@ from icltool.contracts import Example, Options, Source, SourceFile
 
 #: Our split name -> (the name in files, number of questions).
 SPLITS: Mapping[str, tuple[str, int]] = {"train": ("train", 17_056), "validation": ("val", 1_145)}
-_IMAGE_FOLDERS = ("mscoco/mscoco2017/{0}", "mscoco2017/{0}", "images/{0}", "coco/{0}", "{0}")
+#: Folders that may hold the images of COCO 2017, packed or not.
+_BELOW = ("mscoco/mscoco2017", "mscoco2017", "images", "coco/images", "coco", "")
 
 
 class AokvqaOptions(Options):
@@ -98,8 +99,9 @@ class AokvqaReader(PublishedReader):
             return {f"{part}2014": folder for part, folder in folders.items()}
         name = f"{split}2017"
         coco = folder_of("COCO_PATH")
-        places = [*bases, *([coco] if coco is not None else [])]
-        return {name: self.images(places, [each.format(name) for each in _IMAGE_FOLDERS], [f"{name}.zip"])}
+        starts = [*bases, *([coco] if coco is not None else [])]
+        places = [start / below for below in _BELOW for start in starts]
+        return {name: self.images(places, [name], [f"{name}.zip"])}
 
     def _example(self, record: Mapping[str, Any], task: str, folders: Mapping[str, Path]) -> Example:
         choices, correct = tuple(map(one_line, texts_of(record["choices"]))), record["correct_choice_idx"]

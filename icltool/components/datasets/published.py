@@ -104,11 +104,15 @@ class PublishedReader(FileReader):
 
     def images(self, bases: Sequence[Path], names: Sequence[str], archives: Sequence[str] = ()) -> Path:
         """The first of these folders of images that there is, packed or not. Raises DataError if there is none."""
+        fault: DataError | None = None
         for name in names:
             for base in bases:
-                if (place := find_folder(base, name, archives)) is not None:
-                    return place
-        raise DataError(
+                try:
+                    if (place := find_folder(base, name, archives)) is not None:
+                        return place
+                except DataError as error:  # an archive without this folder may hold another
+                    fault = fault or error
+        raise fault or DataError(
             f"no images of {self.title} in {bases[-1]}: folder {' or '.join(names)} is missing", self.source.hint()
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,19 @@ def test_the_images_of_2014(root: Path) -> None:
     edit(root / "aokvqa_v1p0_train.json", lambda rows: rows[1].pop("image"))
     with pytest.raises(DataError, match=r"entry 1 .*: it names no image of COCO 2014"):
         reader(images="2014").check(root, "vqa", False)
+
+
+def test_the_archives_of_coco(root: Path) -> None:
+    before = read_all(reader(), root, "vqa")["train"]
+    for split in ("train", "val"):
+        with zipfile.ZipFile(root / f"{split}2017.zip", "w") as packed:
+            for file in sorted((root / f"{split}2017").iterdir()):
+                packed.write(file, file.relative_to(root))
+        shutil.rmtree(root / f"{split}2017")
+    after = read_all(reader(), root, "vqa")["train"]
+    assert after[0].image == str(root / "train2017.zip" / "train2017" / "000000000139.jpg")
+    assert [(e.id, e.image_id) for e in after] == [(e.id, e.image_id) for e in before]
+    assert root / "val2017.zip" in reader().check(root, "vqa", True).files
 
 
 def test_images_below_coco_path(root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> None:

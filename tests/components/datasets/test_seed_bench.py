@@ -177,6 +177,20 @@ def test_an_archive_of_images_without_endings(root: Path) -> None:
     )
 
 
+def test_images_of_cc3m_from_the_first_benchmark(second: Path) -> None:
+    with zipfile.ZipFile(second / "SEED-Bench-image.zip", "w") as packed:
+        packed.write(second / "cc3m-image" / "10_20", "SEED-Bench-image/10_20")
+    shutil.rmtree(second / "cc3m-image")
+    reader = SeedBench2Reader(SeedBenchOptions())
+    _, one, *_ = read_all(reader, second, "multiple-choice")["validation"]
+    assert one.image == str(second / "SEED-Bench-image.zip" / "SEED-Bench-image" / "10_20")
+    assert second / "SEED-Bench-image.zip" in reader.check(second, "multiple-choice", True).files
+    with zipfile.ZipFile(second / "SEED-Bench-image.zip", "w") as packed:
+        packed.writestr("readme.txt", "no images")
+    with pytest.raises(DataError, match=r"SEED-Bench-image.zip has no folder cc3m-image"):
+        reader.check(second, "multiple-choice", True)
+
+
 def test_from_the_files_to_the_figures(second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = ["--workspace", str(tmp_path / "ws")]
     options = ["--option", "index=0.4"]
