@@ -12,8 +12,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "guide"
 #: The order in which to read them.
 ORDER = (
     "start", "own-data", "concepts", "data-sets", "benchmarks", "models", "prompts", "methods", "lever-lm", "live",
-    "captioners", "report", "several-machines", "speed", "plugins", "python", "migrating-lever-lm", "migrating-live", "migrating-captioners",
-    "world", "reference",
+    "captioners", "report", "several-machines", "speed", "plugins", "python", "migrating-lever-lm", "migrating-live",
+    "migrating-captioners", "world", "reference",
 )  # fmt: skip
 
 _LINK = re.compile(r"\[([^\]]+)\]\(([\w-]+)\.md(?:#[^)]*)?\)")
