@@ -151,6 +151,10 @@ def test_the_format_of_the_hub(root: Path, tmp_path: Path) -> None:
         name: {e.id for e in of_split} for name, of_split in plain.items()
     }
     assert reader.check(None, "multiple-choice", False).files
+    only_dev = "- config_name: Math\n  data_files:\n  - split: dev\n    path: Math/dev-*\n"
+    (root / "README.md").write_text(f"---\nconfigs:\n{only_dev}---\n")
+    with pytest.raises(DataError, match=r"MMMU has no split 'validation'"):
+        reader.check(None, "multiple-choice", False)
     with pytest.raises(ConfigError, match=r"--root and path=.* exclude each other"):
         reader.check(root, "multiple-choice", False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -202,3 +203,20 @@ def test_from_the_files_to_the_figures(second: Path, tmp_path: Path, capsys: pyt
     [row] = json.loads(capsys.readouterr().out)["rows"]
     assert "accuracy" in row
     assert row["by"]["type"]
+
+
+def test_texts_of_choices_are_ranked(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in the published evaluation; the images are files without endings throughout."""
+    workspace = ["--workspace", str(tmp_path / "ws")]
+    assert run(["prepare", "seed-bench", "--root", str(root), "--option", "index=0.5", *workspace]) == 0
+    model = [*workspace, "--model", "tiny-idefics", "--method", "random", "--shots", "1"]
+    capsys.readouterr()
+    assert run(["prompts", *model, "--limit", "1"]) == 0
+    assert re.search(r"1000\d\d\d_2000002\]Question:Which colour is door \d\? Answer:", capsys.readouterr().out)
+    assert run(["evaluate", *model, "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["rows"]
+    [file] = (tmp_path / "ws" / "evaluations").rglob("predictions/*.jsonl")
+    answered = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {one["answer"] for one in answered} <= {"Red", "Blue", "7", "Grey"}
+    right = [one["answer"] == one["references"][0] for one in answered]
+    assert row["accuracy"] == pytest.approx(100 * sum(right) / len(right))
