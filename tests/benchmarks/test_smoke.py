@@ -19,6 +19,7 @@ import torch
 from tests.benchmarks import (
     capacity,
     captioner_world,
+    class_ranking,
     full_world,
     gqa_memory,
     live_world,
@@ -260,6 +261,14 @@ def test_families(monkeypatch: pytest.MonkeyPatch, sized: Sized, capsys: pytest.
     assert figures["computed"] < figures["scored"]
     assert figures["encoded"] < figures["images_read"]
     assert figures["difference"] < 1e-5
+
+
+def test_ranking_of_classes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    called(class_ranking.main, monkeypatch, "--classes", "12", "--queries", "1", "--shots", "1")
+    out = capsys.readouterr().out
+    computed, scored = map(int, re.findall(r"(\d+) of (\d+) tokens computed", out)[0])
+    assert computed < scored
+    assert "the same answers" in out
 
 
 def test_the_memory_of_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sized: Sized, capsys: Any) -> None:
