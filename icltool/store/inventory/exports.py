@@ -56,7 +56,7 @@ def is_export(path: Path) -> bool:
     if match is None or not match.groupdict().get("results"):
         return match is not None
     small = path.stat().st_size <= _RESULTS_BYTES
-    return small and set(json.loads(path.read_bytes())) == {"provenance", "results", "analysis"}
+    return small and set(json.loads(path.read_bytes())) - {"published"} == {"provenance", "results", "analysis"}
 
 
 def _is_parquet(path: Path) -> bool:
