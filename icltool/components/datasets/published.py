@@ -88,7 +88,12 @@ class PublishedReader(FileReader):
 
     def bases(self, root: Path | None) -> list[Path]:
         """The folders that may hold the files. Raises DataError if there is no root."""
-        start = chosen_root(root, self.variables, self.name)
+        try:
+            start = chosen_root(root, self.variables, self.name)
+        except DataError as error:
+            if root is not None:
+                raise
+            raise DataError(error.message, f"{error.hint}; {self.source.hint()}") from error
         return [start / folder for folder in self.folders]
 
     def find(self, bases: Sequence[Path], name: str, archives: Sequence[str] = ()) -> Path | None:

@@ -223,6 +223,17 @@ def test_faults_name_file_and_entry(name: str, fault: Any, message: str, request
     refused(one(name), root)
 
 
+def test_without_a_folder_the_error_says_where_the_files_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("VIZWIZ_PATH", raising=False)
+    with pytest.raises(DataError, match="data set 'vizwiz' needs a folder") as caught:
+        VizWizReader(AnsweredOptions()).check(None, "vqa", False)
+    assert "set VIZWIZ_PATH; get Annotations.zip" in str(caught.value.hint)
+    assert "licence: CC BY 4.0" in str(caught.value.hint)
+    with pytest.raises(DataError, match="does not exist") as caught:
+        VizWizReader(AnsweredOptions()).check(tmp_path / "no", "vqa", False)
+    assert "check --root" in str(caught.value.hint)
+
+
 def test_all_images_are_opened_to_verify(vizwiz: Path) -> None:
     truncate(vizwiz / "val" / "VizWiz_val_00000002.jpg")
     assert "VizWiz_val_00000002.jpg" in refused(VizWizReader(AnsweredOptions()), vizwiz, True).message
