@@ -67,9 +67,9 @@ def excludes_zero(difference: Interval) -> bool:
     return difference.low > 0 or difference.high < 0
 
 
-def published_sheet(figures: Sequence[PublishedFigure], metric: str, queries: int = 0) -> Sheet:
+def published_sheet(figures: Sequence[PublishedFigure], metric: str, queries: int = 0, computed: bool = True) -> Sheet:
     """Figures that others reported by one metric, methods of each source by shots; `queries` is the number of ours if they
-    are a part of the split."""
+    are a part of the split, and `computed` whether ours are by this metric, too."""
     own = [figure for figure in figures if figure.metric == metric]
     sources = list(dict.fromkeys((figure.source, figure.protocol) for figure in own))
     shots = sorted({figure.shots for figure in own})
@@ -87,7 +87,7 @@ def published_sheet(figures: Sequence[PublishedFigure], metric: str, queries: in
         metric,
         [f"{k}-shot" for k in shots],
         [Row(f"{method} [{source}]", [by.get(k, _NOTHING) for k in shots]) for (source, method), by in rows.items()],
-        title="Reported by others",
+        title="Reported by others" if computed else "Reported by others, by a metric that is not computed here",
         caption="\n".join(notes),
     )
 

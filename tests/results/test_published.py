@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
 
 from icltool.plugin.manager import load_registry
-from icltool.results.published import PublishedFigure, all_figures, published, published_for, published_lines
+from icltool.results.published import (
+    PublishedFigure,
+    all_figures,
+    figure_text,
+    published,
+    published_for,
+    published_lines,
+)
 from icltool.results.tables import published_sheet
 
 #: Of data sets and models that icltool does not read.
@@ -23,10 +31,10 @@ def test_a_line_for_each_source_with_the_figure_of_each_number_of_shots() -> Non
         "third parties; demonstrations drawn at random but for i2i (RICES))"
     ) in lines
     assert any(
-        "later revision" in line and "4-shot 55.4, 8-shot 56.4, 16-shot 57, 32-shot 57.9" in line for line in lines
+        "later revision" in line and "4-shot 55.4, 8-shot 56.4, 16-shot 57.0, 32-shot 57.9" in line for line in lines
     )
     flamingo = published_lines(published("openflamingo-9b", "coco-karpathy"))
-    assert any("0-shot 79.5 ±0.2, 4-shot 89 ±0.3" in line for line in flamingo)
+    assert any("0-shot 79.5 ±0.2, 4-shot 89.0 ±0.3" in line for line in flamingo)
 
 
 def test_metrics_that_are_computed_come_first() -> None:
@@ -71,3 +79,13 @@ def test_every_file_is_read_and_names_what_icltool_knows() -> None:
     assert {figure.metric for figure in figures} - {*registry.names("metrics")} <= {"bleu-4"}
     assert all(isinstance(figure, PublishedFigure) and figure.value > 0 and figure.table for figure in figures)
     assert {figure.dataset for figure in figures if figure.model.startswith("openflamingo")}.isdisjoint({"vizwiz"})
+    of_flamingo = {f.dataset: f.split for f in figures if f.model.startswith("openflamingo") and f.metric == "cider"}
+    assert of_flamingo == {"coco-karpathy": "test", "flickr30k": "test"}
+
+
+def test_values_have_one_digit_or_two() -> None:
+    figure = published("idefics-9b", "vqav2")[0]
+    texts = {
+        value: figure_text(replace(figure, value=value, sd=sd)) for value, sd in ((57, 0.25), (29.25, None), (9, 1))
+    }
+    assert texts == {57: "57.0 ±0.25", 29.25: "29.25", 9: "9.0 ±1.0"}

@@ -47,8 +47,7 @@ class EvaluationReport(StageReport):
             if (baseline := against_baseline(results, self.analysis, metric)) is not None:
                 parts.append(baseline_sheet(baseline, metric))
         for metric in dict.fromkeys(figure.metric for figure in self.published):
-            if metric in metrics or verbose:
-                parts.append(published_sheet(self.published, metric, self.part))
+            parts.append(published_sheet(self.published, metric, self.part, metric in metrics))
         if verbose:
             parts += self._exact(results, metrics)
         if any(cost_of(result) for result in results):

@@ -69,8 +69,12 @@ def published_lines(figures: Sequence[PublishedFigure]) -> list[str]:
 
 
 def figure_text(figure: PublishedFigure) -> str:
-    """The value with two digits at most, and its standard deviation."""
-    return f"{figure.value:g}" + ("" if figure.sd is None else f" ±{figure.sd:g}")
+    """The value with one or two digits, and its standard deviation."""
+    return _digits(figure.value) + ("" if figure.sd is None else f" ±{_digits(figure.sd)}")
+
+
+def _digits(value: float) -> str:
+    return f"{value:.1f}" if round(value, 1) == round(value, 2) else f"{value:.2f}"
 
 
 def published_for(configuration: Mapping[str, Any], metrics: Iterable[str]) -> list[PublishedFigure]:
