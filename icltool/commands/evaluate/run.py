@@ -30,6 +30,7 @@ from icltool.contracts.evaluation import Analysis, EvaluationProvenance, SubsetF
 from icltool.contracts.json import Json
 from icltool.contracts.metric import HasLimits
 from icltool.execution.running import give_up
+from icltool.plugin.manager import load_registry
 from icltool.results.appended_csv import check_appendable
 from icltool.results.cost_figure import cost_figure
 from icltool.results.costs import cost_of
@@ -58,7 +59,15 @@ _OF_THE_QUERIES = ("cider",)
 
 def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport | SuiteReport:
     """Evaluates one data set, or those of a suite. Raises as `evaluate` and `run_suite`."""
-    return evaluate(config, progress) if config.suite is None else run_suite(config, progress, evaluate)
+    return evaluate(config, progress) if config.suite is None else run_suite(config, progress, evaluate, check)
+
+
+def check(config: EvaluateConfig) -> None:
+    """Raises what `evaluate` raises before the model is loaded, but for what choosing the demonstrations shows."""
+    inputs = Inputs(config)
+    load_registry().get("models", config.model)
+    _metrics(inputs)
+    Settings(inputs)
 
 
 def evaluate(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
