@@ -75,17 +75,18 @@ class VlIclAccuracy:
 class FairVlIclAccuracy(VlIclAccuracy):
     """1 for an answer that is right by rules that every reference satisfies, else 0.
 
-    "number" takes the last number after "=", else the first one, with its sign; "text" cuts at a full stop only if the
-    reference has none; "yes-no" takes the first word that is yes or no, and an answer without one is wrong.
+    The answer is cut as for the published rule. "number" then takes the last number after "=", else the first one, with its
+    sign; "text" cuts at a full stop only if the reference has none; "yes-no" takes the first word that is yes or no, and an
+    answer without one is wrong.
     """
 
     name = "vlicl-accuracy-fair"
 
     def rules(self) -> Mapping[str, _Right]:
         return {
-            "text": lambda answer, reference: _fair_cut(answer, reference).lower() == reference.lower(),
+            "text": lambda answer, reference: _fair_cut(answer, reference).lower() == reference.strip().lower(),
             "number": lambda answer, reference: _number(answer) == reference,
-            "yes-no": lambda answer, reference: _first(_YES_OR_NO, answer.lower()) == reference.lower(),
+            "yes-no": lambda answer, reference: _first(_YES_OR_NO, _published_cut(answer).lower()) == reference.lower(),
         }
 
 
@@ -105,9 +106,9 @@ def _fair_cut(answer: str, reference: str) -> str:
 
 def _number(answer: str) -> str:
     """The number that an answer states, "" for none."""
-    line = answer.strip().partition("\n")[0].replace("\N{MINUS SIGN}", "-")
-    results = _NUMBER.findall(line.rpartition("=")[2]) if "=" in line else []
-    return results[-1] if results else _first(_NUMBER, line)
+    left = _published_cut(answer).replace("\N{MINUS SIGN}", "-")
+    results = _NUMBER.findall(left.rpartition("=")[2]) if "=" in left else []
+    return results[-1] if results else _first(_NUMBER, left)
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:

@@ -32,11 +32,15 @@ def test_the_published_rule_case_by_case(task: str) -> None:
         ("number", "-4", "-4", 0, 1),
         ("number", "3 - 7 = \N{MINUS SIGN}4.", "-4", 0, 1),
         ("number", "2 + 3 = 5", "5", 0, 1),
+        ("number", "2 + 3 = 5. 4 + 4 = 8", "5", 0, 1),  # what runs on after the full stop
+        ("number", "3 objects", "3", 1, 1),
         ("number", "none", "4", 0, 0),
         ("text", "No.5", "No.5", 0, 1),
         ("text", "Stop. It says", "stop", 1, 1),
         ("text", "stop\nNo", "stop", 1, 1),
         ("text", ".com", ".com", 1, 1),
+        ("text", "exit", " exit", 0, 1),  # a blank at the edge of the file's answer
+        ("yes-no", "The same.\nUser: What is the output?\nAssistant: no", "no", 1, 0),
         ("yes-no", "eyes", "yes", 1, 0),
         ("yes-no", "", "no", 1, 0),
         ("yes-no", "No, yes", "no", 0, 1),
