@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from icltool.components.datasets.entries import listed, text_of, texts_of
 from icltool.components.datasets.official import counted, few, one_line
@@ -15,6 +17,8 @@ from icltool.errors import DataError
 
 #: Operators in the order of the answers of a support example.
 OPERATORS = ("+", "-", "x")
+#: An example from its record and its position in the file.
+_Row: TypeAlias = Callable[[Mapping[str, Any], int], Example]
 
 
 class VlIclReader(PublishedReader):
@@ -41,44 +45,60 @@ class VlIclReader(PublishedReader):
     folders = ("VL-ICL", "")
     folder: ClassVar[str]
     rule: ClassVar[str] = "text"
+    #: The rule of the fair figure, if it is another.
+    fair_rule: ClassVar[str | None] = None
     #: (number of support rows, number of queries); None where it is not known.
     official: ClassVar[tuple[int | None, int | None]] = (None, None)
 
     @property
     def metrics(self) -> Mapping[str, tuple[str, ...]]:
         """See NamesMetrics."""
-        return {"vqa": tuple(f"{name}:rule={self.rule}" for name in ("vlicl-accuracy", "vlicl-accuracy-fair"))}
+        return {"vqa": (f"vlicl-accuracy:rule={self.rule}", f"vlicl-accuracy-fair:rule={self.fair_rule or self.rule}")}
 
     def parts(self, root: Path | None, task: str) -> Iterator[Part]:
         """See PublishedReader."""
+        base = self._base(root)
+        images = _Images(base, self)
+        support, of_support = self._listed(base, "support", partial(self.support_example, images=images))
+        queries, of_queries = self._listed(base, "query", partial(self.query_example, images=images))
+        support, queries = self.with_support(support, queries)
+        for name, file, of_split, official, remarks in (
+            ("train", "support.json", support, self.official[0], of_support),
+            ("validation", "query.json", queries, self.official[1], of_queries),
+        ):
+            yield Part(name, (base / file, *images.archives), base, of_split, len(of_split), official, remarks)
+
+    def _base(self, root: Path | None) -> Path:
+        """The folder of the task. Raises DataError if there is none, or one in each of the two places."""
         bases = [base / self.folder for base in self.bases(root)]
-        base = next((base for base in bases if base.is_dir()), None)
-        if base is None:
+        there = [base for base in bases if base.is_dir()]
+        if not there:
             raise DataError(
                 f"no VL-ICL Bench in {bases[-1].parent}: folder {self.folder} is missing", self.source.hint()
             )
-        images = _Images(base, self)
-        support = self._listed(base, "support", lambda record, row: self.support_example(record, row, images))
-        queries = self._listed(base, "query", lambda record, row: self.query_example(record, row, images))
-        repeated = len(queries) - len({identifier for _, identifier in queries})
-        remark = f"query.json: {counted(repeated, 'id')} repeated; queries are numbered by row"
-        remarks = (remark,) if repeated else ()
-        examples = self.with_support([example for example, _ in support], [example for example, _ in queries])
-        for name, file, of_split, official, own in (
-            ("train", "support.json", [example for example, _ in support], self.official[0], ()),
-            ("validation", "query.json", examples, self.official[1], remarks),
-        ):
-            folder = base if any(example.image for example in of_split) else None
-            yield Part(name, (base / file, *images.archives), folder, of_split, len(of_split), official, own)
+        if len(there) > 1:
+            raise DataError(
+                f"{bases[-1].parent} holds {self.folder} twice: {' and '.join(map(str, there))}",
+                "remove one of the two, or name the folder above the right one with --root",
+            )
+        return there[0]
 
-    def _listed(self, base: Path, name: str, row: Any) -> list[tuple[Example, str]]:
-        """The examples of a file, each with its id there."""
+    def _listed(self, base: Path, name: str, row: _Row) -> tuple[list[Example], tuple[str, ...]]:
+        """The examples of a file, and a remark on ids that it repeats. Raises DataError for the file of the other split."""
         path = self.file([base], f"{name}.json")
 
         def read(record: Mapping[str, Any], position: int) -> tuple[Example, str]:
             return row(record, position), str(record.get("id", position))
 
-        return listed(path, ("",), read, "an example", self.source.hint())
+        rows = listed(path, ("",), read, "an example", self.source.hint())
+        ids = [identifier for _, identifier in rows]
+        other = "query" if name == "support" else "support"
+        if ids and all(identifier.startswith(f"{self.folder}_{other}_") for identifier in ids):
+            raise DataError(f"{path} has the examples of {other}.json, such as {ids[0]}", self.source.hint())
+        repeated = len(ids) - len(set(ids))
+        noun = "queries" if name == "query" else "examples"
+        remark = f"{name}.json: {counted(repeated, 'id')} repeated; {noun} are numbered by row"
+        return [example for example, _ in rows], (remark,) if repeated else ()
 
     def support_example(self, record: Mapping[str, Any], row: int, images: _Images) -> Example:
         """An example of the index set. Raises as `listed` expects."""
@@ -88,9 +108,9 @@ class VlIclReader(PublishedReader):
         """A query. Raises as `listed` expects."""
         return _example(row, record, _answer(record["answer"]), images)
 
-    def with_support(self, support: Sequence[Example], queries: Sequence[Example]) -> list[Example]:
-        """The queries with their support sets, if they have any."""
-        return list(queries)
+    def with_support(self, support: list[Example], queries: list[Example]) -> tuple[list[Example], list[Example]]:
+        """(index set, queries) with their support sets, if they have any."""
+        return support, queries
 
 
 class OperatorReader(VlIclReader):
@@ -114,7 +134,8 @@ class OperatorReader(VlIclReader):
     def query_example(self, record: Mapping[str, Any], row: int, images: _Images) -> Example:
         if record["operator"] not in OPERATORS:
             raise ValueError(f"its operator is {record['operator']!r}, not + - x")
-        return replace(self.own(super().query_example(record, row, images), images), rule=record["operator"])
+        example = self.own(super().query_example(record, row, images), images)
+        return replace(example, rule=record["operator"], aspects={"operator": record["operator"]})
 
     def own(self, example: Example, images: _Images) -> Example:
         """The example with the identities of its images."""
@@ -143,7 +164,13 @@ class ClevrReader(VlIclReader):
 
     name = "vlicl-clevr"
     folder = "clevr"
+    fair_rule = "number"
     official = (None, 200)
+
+    def query_example(self, record: Mapping[str, Any], row: int, images: _Images) -> Example:
+        example = super().query_example(record, row, images)
+        attribute, colon, _ = example.question.partition(":")
+        return replace(example, aspects={"attribute": attribute.strip()} if colon else {})
 
 
 class TextOcrReader(VlIclReader):
@@ -165,25 +192,44 @@ class OpenMiReader(VlIclReader):
     folder = "open_mi"
 
     def query_example(self, record: Mapping[str, Any], row: int, images: _Images) -> Example:
-        answer = text_of(record["answer"])
-        names = [answer, *(name for name in record["support"] if name != answer)]
-        if answer not in record["support"]:
+        """A query; `fields` are the images of each class for `with_support`, those of its own class first."""
+        answer, classes = text_of(record["answer"]), record["support"]
+        if answer not in classes:
             raise ValueError(f"its answer {answer!r} is no class of its support set")
-        files = [file for name in names for file in texts_of(record["support"][name]["images"])]
-        return replace(super().query_example(record, row, images), fields={"support": "\n".join(files)})
+        names = [answer, *(name for name in classes if name != answer)]
+        files = {name: "\n".join(texts_of(classes[name]["images"])) for name in names}
+        if empty := [name for name, own in files.items() if not own]:
+            raise ValueError(f"its support set has no image of {few(empty)}")
+        return replace(super().query_example(record, row, images), fields=files)
 
-    def with_support(self, support: Sequence[Example], queries: Sequence[Example]) -> list[Example]:
-        """The support sets, those of the query's own class first."""
-        ids = {example.image_id: example.id for example in support}
+    def with_support(self, support: list[Example], queries: list[Example]) -> tuple[list[Example], list[Example]]:
+        """(index set, queries) with their support sets, those of the own class first. An example of the index set has that of
+        the query whose support set it is in, so that it is shown no words of other queries either."""
+        labels = {example.image_id: example.label for example in support}
+        ids = {(example.image_id, example.label): example.id for example in support}
+        sets: dict[int, tuple[int, ...]] = {}
         placed = []
         for query in queries:
-            files = query.fields["support"].split("\n")
-            codes = [group_code(file) for file in files]
-            if unknown := [file for file, code in zip(files, codes, strict=True) if code not in ids]:
-                raise DataError(f"query.json: entry {query.id} has support images that support.json lacks: {few(unknown)}",
-                                self.source.hint())  # fmt: skip
-            placed.append(replace(query, support=tuple(ids[code] for code in codes), fields={}))
-        return placed
+            classes = {name: files.split("\n") for name, files in query.fields.items()}
+            self._expect_same(query, classes, labels)
+            own = {name: [ids[group_code(file), name] for file in files] for name, files in classes.items()}
+            placed.append(replace(query, support=tuple(chain(*own.values())), fields={}))
+            for name, members in own.items():
+                ordered = (*members, *chain(*(own[other] for other in own if other != name)))
+                for member in members:
+                    sets.setdefault(member, ordered)
+        return [replace(example, support=sets.get(example.id, ())) for example in support], placed
+
+    def _expect_same(self, query: Example, classes: Mapping[str, Sequence[str]], labels: Mapping[int, str]) -> None:
+        """Raises DataError for an image of the support set that support.json lacks, or has another answer for."""
+        files = [(file, name, labels.get(group_code(file))) for name, own in classes.items() for file in own]
+        if unknown := [file for file, _, there in files if there is None]:
+            fault = f"has support images that support.json lacks: {few(unknown)}"
+        elif other := [f"{file} ({name}, not {there})" for file, name, there in files if there != name]:
+            fault = f"has support images that are of another class in support.json: {few(other)}"
+        else:
+            return
+        raise DataError(f"query.json: entry {query.id} {fault}", self.source.hint())
 
 
 class MatchingMiReader(VlIclReader):

@@ -169,6 +169,49 @@ def test_operators(whole: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "rule", "fair"),
+    [
+        ("vlicl-open-mi", "text", "text"), ("vlicl-textocr", "text", "text"), ("vlicl-clevr", "text", "number"),
+        ("vlicl-operator", "number", "number"), ("vlicl-operator-interleaved", "number", "number"),
+        ("vlicl-matching", "yes-no", "yes-no"),
+    ],
+)  # fmt: skip
+def test_each_task_is_judged_by_its_rules(name: str, rule: str, fair: str) -> None:
+    assert reader(name).metrics == {"vqa": (f"vlicl-accuracy:rule={rule}", f"vlicl-accuracy-fair:rule={fair}")}
+
+
+def test_what_figures_are_broken_down_by(whole: Path) -> None:
+    queries = {name: read_all(reader(name), whole, "vqa")["validation"] for name in ("vlicl-operator", "vlicl-clevr")}
+    assert [dict(e.aspects) for e in queries["vlicl-operator"]][:3] == [{"operator": sign} for sign in ("+", "-", "x")]
+    assert all(e.aspects == {"attribute": "material"} for e in queries["vlicl-clevr"])
+
+
+@pytest.mark.parametrize("inner", ["", "support/", "clevr/support/"])
+def test_archives_of_any_inner_folder(inner: str, root: Path) -> None:
+    archive = root / "VL-ICL" / "clevr" / "support.zip"
+    with zipfile.ZipFile(archive) as packed:
+        images = {Path(name).name: packed.read(name) for name in packed.namelist()}
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name, content in images.items():
+            packed.writestr(inner + name, content)
+    assert archive in reader("vlicl-clevr").check(root, "vqa", True).files
+
+
+def test_repeated_ids_of_the_index_set_are_remarked_on(root: Path) -> None:
+    edit(root / "VL-ICL" / "clevr" / "support.json", lambda rows: rows[1].update(id=rows[0]["id"]))
+    remarks = reader("vlicl-clevr").check(root, "vqa", False).remarks
+    assert "support.json: 1 id repeated; examples are numbered by row" in remarks
+
+
+def test_a_task_in_two_places(root: Path) -> None:
+    import shutil
+
+    shutil.copytree(root / "VL-ICL" / "clevr", root / "clevr")
+    with pytest.raises(DataError, match=r"holds clevr twice: .*VL-ICL/clevr and .*/clevr"):
+        reader("vlicl-clevr").check(root, "vqa", False)
+
+
 def test_images_of_digits_are_compared_in_pairs(whole: Path) -> None:
     splits = read_all(reader("vlicl-operator-interleaved"), whole, "vqa")
     query = splits["validation"][0]  # 0 and 0
@@ -186,6 +229,14 @@ def test_support_sets_begin_with_the_own_class(whole: Path) -> None:
         assert [labels[i] for i in query.support[:5]] == ["dax"] * 5
         assert len({labels[i] for i in query.support[5:]} - {"dax"}) == 4
     assert not set(splits["validation"][0].support) & set(splits["validation"][1].support)
+
+
+def test_examples_of_an_episode_are_shown_to_one_another_alone(whole: Path) -> None:
+    splits = read_all(reader("vlicl-open-mi"), whole, "vqa")
+    labels = {e.id: e.label for e in splits["train"]}
+    for example in splits["train"]:
+        assert [labels[i] for i in example.support[:5]] == [example.label] * 5
+        assert set(example.support) == set(splits["validation"][example.id // 25].support)
 
 
 def test_pairs_that_match_are_followed_by_one_that_does_not(whole: Path) -> None:
@@ -209,7 +260,17 @@ def test_pairs_that_match_are_followed_by_one_that_does_not(whole: Path) -> None
         ("vlicl-textocr", lambda task: edit(task / "query.json", lambda rows: rows[0].pop("answer")), "it has no 'answer'"),
         ("vlicl-open-mi", lambda task: edit(task / "support.json", lambda rows: rows.pop(7)),
          "entry 0 has support images that support.json lacks: .*image_8.jpg"),
+        ("vlicl-open-mi", lambda task: edit(task / "support.json", lambda rows: rows[7].update(answer="perpo")),
+         r"entry 0 has support images that are of another class in support.json: .*image_8.jpg \(shously, not perpo\)"),
+        ("vlicl-open-mi", lambda task: edit(task / "query.json", lambda rows: rows[1].update(answer="wug")),
+         "entry 1 .*: its answer 'wug' is no class of its support set"),
+        ("vlicl-open-mi", lambda task: edit(task / "query.json", lambda rows: rows[1]["support"]["dax"].update(images=[])),
+         "entry 1 .*: its support set has no image of dax"),
         ("vlicl-matching", lambda task: edit(task / "support.json", lambda rows: rows[2].pop("diff")), "entry 2 .*'diff'"),
+        ("vlicl-clevr", lambda task: (task / "support.json").write_bytes((task / "query.json").read_bytes()),
+         "support.json has the examples of query.json, such as clevr_query_0"),
+        ("vlicl-textocr", lambda task: (task / "query.json").write_bytes((task / "support.json").read_bytes()),
+         "query.json has the examples of support.json, such as textocr_support_0"),
     ],
 )  # fmt: skip
 def test_faults_name_file_and_entry(name: str, change: Any, message: str, root: Path) -> None:
@@ -248,9 +309,8 @@ def test_from_the_files_to_the_figures(
     assert run(["evaluate", *options, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert len(report["rows"]) == len(shots.split(","))
-    rule = reader(name).rule
     for row in report["rows"]:
-        assert {f"vlicl-accuracy:rule={rule}", f"vlicl-accuracy-fair:rule={rule}"} <= row.keys()
+        assert set(reader(name).metrics["vqa"]) <= row.keys()
     notes = " ".join(report["notes"])
     if name == "vlicl-operator":
         assert "1 of 6 queries cannot be right under the published rule" in notes
