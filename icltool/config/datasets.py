@@ -24,6 +24,11 @@ def chosen_dataset(
     queries = open_dataset(workspace.dataset_folder(name, task))
     if index is None or index == name:
         return queries
+    if queries.query_records("validation").support is not None:
+        raise ConfigError(
+            f"each query of {name} has a support set in the index set of {name}, so it cannot be shown examples of {index}",
+            "leave --index-dataset out",
+        )
     other = open_dataset(workspace.dataset_folder(*workspace.choose_dataset(index, task)))
     if task_of(other) != task_of(queries):
         raise ConfigError(

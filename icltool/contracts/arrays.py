@@ -141,6 +141,13 @@ class QuerySet:
         component did not ask for it."""
         return _embedding(self, need)
 
+    def support_of(self, position: int) -> IntArray:
+        """The ids that may be shown to the query at `position`, int64 [s]; [0] where all may."""
+        if self.support is None:
+            return _NONE
+        ids: IntArray = self.support[position]
+        return ids[ids != NO_IMAGE]
+
     def take(self, positions: IntArray) -> QuerySet:
         """The queries at `positions`, in that order."""
         return replace(self, **_selected(self, positions))
@@ -212,9 +219,10 @@ class IndexSet:
             leaks["text"] = self._rows_with_content(queries, position, queries.contents[position])
         if self.rules is not None and queries.rules is not None and queries.rules[position] >= 0:
             leaks["rule"] = np.flatnonzero((self.rules != queries.rules[position]).all(axis=1)).astype(np.int64)
-        support = _NONE if queries.support is None else queries.support[position]
-        if len(support := support[support != NO_IMAGE]):
-            leaks["support"] = np.setdiff1d(np.arange(len(self), dtype=np.int64), self._rows_with("ids", support))
+        if len(support := queries.support_of(position)):
+            outside = np.ones(len(self), dtype=np.bool_)
+            outside[self._rows_with("ids", support)] = False
+            leaks["support"] = np.flatnonzero(outside).astype(np.int64)
         return leaks
 
     def _rows_with_content(self, queries: QuerySet, position: int, contents: IntArray) -> IntArray:

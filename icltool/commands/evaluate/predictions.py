@@ -39,15 +39,16 @@ def predicted(
 
 def shared_with(query: Example, demonstrations: Sequence[Example]) -> dict[str, int]:
     """How many demonstrations share the query's image, near-duplicate group, question, or whole text with its answer,
-    whatever the leak guard keeps away; kinds with none are left out."""
+    whatever the leak guard keeps away; kinds with none are left out. One that follows another has its id, and both count
+    once."""
     question, contents = plain_text(question_of(query)), set(content_codes(query))
     shared = {
-        "image": sum(d.shares_image(query) for d in demonstrations),
-        "group": sum(d.group == query.group for d in demonstrations) if query.group else 0,
-        "question": sum(plain_text(question_of(d)) == question for d in demonstrations) if question else 0,
-        "text": sum(content_code(d, d.label) in contents for d in demonstrations),
+        "image": {d.id for d in demonstrations if d.shares_image(query)},
+        "group": {d.id for d in demonstrations if query.group and d.group == query.group},
+        "question": {d.id for d in demonstrations if question and plain_text(question_of(d)) == question},
+        "text": {d.id for d in demonstrations if content_code(d, d.label) in contents},
     }
-    return {kind: count for kind, count in shared.items() if count}
+    return {kind: len(ids) for kind, ids in shared.items() if ids}
 
 
 def copied_from(answer: str, demonstrations: Sequence[Example]) -> list[int]:

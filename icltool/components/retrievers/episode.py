@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from icltool.components.retrievers.rows import draw_rows
-from icltool.contracts import NO_IMAGE, IndexSet, IntArray, Options, QuerySet, keyed_generator
+from icltool.contracts import IndexSet, IntArray, Options, QuerySet, keyed_generator
 from icltool.errors import ConfigError, DataError
 
 _NONE = np.empty(0, dtype=np.int64)
@@ -59,9 +59,7 @@ class EpisodeRetriever:
 
     def _episode(self, index: IndexSet, queries: QuerySet, position: int, each: int, seed: int) -> IntArray:
         """int64 [ways * each]: `each` rows of each class."""
-        assert queries.support is not None
-        support = queries.support[position]
-        support = support[support != NO_IMAGE]
+        support = queries.support_of(position)
         rows = np.flatnonzero(np.isin(index.ids, support))
         by_class: dict[str, list[int]] = {}
         for row in np.setdiff1d(rows, index.leaking_rows(queries, position)).tolist():

@@ -21,10 +21,12 @@ def excluded_rows(
         leaking = np.union1d(leaking, without)
     left = len(index) - len(leaking)
     if left < count:
+        support = queries.support_of(position)
+        whole = f"the {len(support)} in its support set" if len(support) else f"the index set's {len(index)}"
         raise DataError(
-            f"{noun} {int(queries.ids[position])}: {count} rows are needed, but only {left} of the index set's "
-            f"{len(index)} {'have an image and ' if len(without) else ''}do not leak its answer",
-            "ask for fewer, or use a larger index set",
+            f"{noun} {int(queries.ids[position])}: {count} rows are needed, but only {left} of {whole} "
+            f"{'have an image and ' if len(without) else ''}do not leak its answer",
+            "ask for fewer" if len(support) else "ask for fewer, or use a larger index set",
         )
     return leaking
 

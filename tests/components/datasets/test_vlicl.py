@@ -346,7 +346,16 @@ def test_what_a_support_set_cannot_give(workspace: list[str], capsys: pytest.Cap
     capsys.readouterr()
     base = ["evaluate", *workspace, *MODEL, "--dataset", "vlicl-open-mi"]
     assert run([*base, "--method", "random", "--shots", "26"]) != 0
-    assert "26 rows are needed, but only 25" in capsys.readouterr().err
+    assert "26 rows are needed, but only 25 of the 25 in its support set" in capsys.readouterr().err
+    assert run([*base, "--method", "random", "--shots", "2", "--index-dataset", "vlicl-clevr"]) != 0
+    assert "so it cannot be shown examples of vlicl-clevr" in capsys.readouterr().err
+    embedded = ["embed", *workspace, "--dataset", "vlicl-open-mi", "--encoder", "tiny-clip"]
+    assert run(embedded) == 0
+    capsys.readouterr()
+    assert run([*base, "--method", "i2i", "--shots", "26"]) != 0
+    assert "26 rows are needed, but only 25 of the 25 in its support set" in capsys.readouterr().err
+    assert run(["generate", *workspace, "--model", "tiny-idefics", "--dataset", "vlicl-open-mi", "--shots", "2"]) != 0
+    assert "64 rows are needed, but only 24 of the 25 in its support set" in capsys.readouterr().err
     assert run([*base, "--method", "episode", "--shots", "3"]) != 0
     assert "3 shots cannot be divided" in capsys.readouterr().err
     assert run([*base, "--method", "episode", "--shots", "12"]) != 0
