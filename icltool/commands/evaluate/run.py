@@ -275,8 +275,9 @@ def _about_demonstrations(inputs: Inputs) -> list[str]:
         )
     if followers := inputs.index.followers:
         each = "another" if followers == 1 else f"{followers} others"
+        images = f", together with {most} images" if (most := inputs.index.most_images) > 1 else ""
         lines.append(
-            f"each demonstration is followed by {each}: a prompt shows {1 + followers} times as many as its shots"
+            f"each demonstration is followed by {each}: a shot is {1 + followers} examples{images}, and they all count as one"
         )
     return lines
 

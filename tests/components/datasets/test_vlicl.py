@@ -315,7 +315,8 @@ def test_from_the_files_to_the_figures(
     if name == "vlicl-operator":
         assert "1 of 6 queries cannot be right under the published rule" in notes
     if name == "vlicl-matching" and shots == "2":
-        assert "each demonstration is followed by another" in notes
+        assert "followed by another: a shot is 2 examples, together with 4 images, and they all count as one" in notes
+        assert "of 4 demonstrations, these match their query: question 4, text 4" in notes
     if method == "episode":
         assert "a guess among the classes shown is 50 % right" in notes
 
