@@ -145,8 +145,8 @@ class QuerySet:
         """The ids that may be shown to the query at `position`, int64 [s]; [0] where all may."""
         if self.support is None:
             return _NONE
-        ids: IntArray = self.support[position]
-        return ids[ids != NO_IMAGE]
+        ids: IntArray = self.support[position][self.support[position] != NO_IMAGE]
+        return ids
 
     def take(self, positions: IntArray) -> QuerySet:
         """The queries at `positions`, in that order."""

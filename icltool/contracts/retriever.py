@@ -34,8 +34,8 @@ class Retriever(Protocol):
     most to the least similar (the caller may then reverse it, so that the most similar stands next to the query);
     otherwise it is in prompt order. `nested` is true when the answer for k shots is the first k columns of the answer
     for more (of an arranger: from the same `among`).
-    See HasPoolSize, ChoosesJointly, ReadsCheckpoint, ReadsSequences, HasShots, HasLengths, HasRemarks, HasIdentity,
-    OfDataset, ReadsTheQuery and EmbeddedBy for optional abilities.
+    See HasPoolSize, ChoosesJointly, ReadsCheckpoint, ReadsSequences, HasShots, HasLengths, HasShotSize, HasRemarks,
+    HasIdentity, OfDataset, ReadsTheQuery and EmbeddedBy for optional abilities.
     """
 
     needs: frozenset[str]
@@ -159,6 +159,17 @@ class HasLengths(Protocol):
     @property
     def lengths(self) -> Collection[int]:
         """The supported numbers; no other is requested."""
+        ...
+
+
+@runtime_checkable
+class HasShotSize(Protocol):
+    """A method whose shots are several demonstrations each, such as one of each class. `retrieve` is asked for a multiple of
+    `shot_size` rows, and figures are shown by the number of shots."""
+
+    @property
+    def shot_size(self) -> int:
+        """The number of demonstrations of a shot, positive."""
         ...
 
 

@@ -23,7 +23,7 @@ from icltool.contracts import (
     TargetScore,
 )
 from icltool.contracts.arrays import ARRAYS, encoder_of, is_array
-from icltool.contracts.retriever import HANDED, ChoosesJointly, HasPoolSize
+from icltool.contracts.retriever import HANDED, ChoosesJointly, HasPoolSize, HasShotSize
 from icltool.engine.choices import rank_choices
 from icltool.engine.demonstrations import checked_rows
 from icltool.engine.session import Session
@@ -117,6 +117,11 @@ class Chain(Generic[P]):
         if not self.last.nested:
             return False
         return len(self.parts) == 1 or len({self.rows_per_part(k)[-2] for k in shots}) <= 1
+
+    @property
+    def shot_size(self) -> int:
+        """The number of demonstrations of a shot: the largest of the retrievers'."""
+        return max(p.retriever.shot_size if isinstance(p.retriever, HasShotSize) else 1 for p in self.parts)
 
     def rows_per_part(self, shots: int) -> tuple[int, ...]:
         """The number of rows that each retriever chooses so that the last one chooses `shots`. Raises PluginError for a

@@ -20,6 +20,7 @@ from icltool.contracts.retriever import (
     HasLengths,
     HasPoolSize,
     HasShots,
+    HasShotSize,
     ReadsCheckpoint,
     ReadsSequences,
     ReadsTheQuery,
@@ -37,6 +38,7 @@ _OF_RETRIEVERS = {
     "sequences": ReadsSequences,
     "shots": HasShots,
     "lengths": HasLengths,
+    "shot_size": HasShotSize,
     "encoder": EmbeddedBy,
     "joint": ChoosesJointly,
     "pool_size": HasPoolSize,
@@ -113,6 +115,9 @@ def _expect_numbers(retriever: object) -> None:
             isinstance(numbers, Collection) and all(isinstance(n, int) and n > 0 for n in numbers),
             f"`lengths` must be numbers of demonstrations, not {numbers!r}",
         )
+    if isinstance(retriever, HasShotSize):
+        size = retriever.shot_size
+        expect(isinstance(size, int) and size > 0, f"`shot_size` must be a positive integer, not {size!r}")
     if isinstance(retriever, HasPoolSize):
         for k in (1, 2, 5):
             expected = retriever.pool_size(k)

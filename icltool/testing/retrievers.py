@@ -10,7 +10,7 @@ import numpy as np
 
 from icltool.contracts import IndexSet, IntArray, QuerySet, Retriever
 from icltool.contracts.arrays import ARRAYS, encoder_of
-from icltool.contracts.retriever import HANDED, ChoosesJointly, HasPoolSize
+from icltool.contracts.retriever import HANDED, ChoosesJointly, HasPoolSize, HasShotSize
 from icltool.errors import ConfigError, IclError
 from icltool.testing.abilities import expect_choosing_abilities
 from icltool.testing.arrays import make_anchors, make_index, make_queries, take
@@ -29,7 +29,8 @@ def check_retriever(
 ) -> None:
     """Checks a retriever, or a class or factory that makes one, against `icltool.Retriever`.
 
-    `shots` are the supported numbers of demonstrations ((0,) for a retriever that chooses none). `index` is the index set for
+    `shots` are the supported numbers of shots ((0,) for a retriever that chooses none), each of one demonstration, or of as
+    many as a retriever with HasShotSize says. `index` is the index set for
     a retriever that is tied to one (a trained selector); its arrays must be those that the retriever needs. Checks `needs`,
     `ranked`, `nested` and optional abilities; shape, dtype, distinct rows and absence of leaks, for queries of another split
     and of the same one; that rows depend neither on the other queries nor on their order (for a retriever that chooses
@@ -41,6 +42,7 @@ def check_retriever(
     of the fault.
     """
     checked = _Checked(retriever, index)
+    shots = [number * checked.shot_size for number in shots]
     picked = np.random.default_rng(3).permutation(len(checked.index))[:20]
     for queries in (make_queries(checked.index, picked), make_anchors(checked.index, picked)):
         if checked.runs_alone(queries, min(shots)):
@@ -52,7 +54,7 @@ def check_retriever(
     arranging = not checked.runs_alone(one, min(shots))
     check_rows(checked.choose(empty, max(shots), arranging), checked.index, empty, max(shots), "demonstrations")
     if not arranging:
-        more = len(checked.index) + 1
+        more = (len(checked.index) // checked.shot_size + 1) * checked.shot_size
         sentence = "more shots than the index set has rows is an IclError"
         expect_error(IclError, lambda: checked.choose(one, more, arranging), sentence)
 
@@ -70,6 +72,7 @@ class _Checked:
         expect_choosing_abilities(first)
         _expect_arguments(first)
         self.nested, self._first = first.nested, first
+        self.shot_size = first.shot_size if isinstance(first, HasShotSize) else 1
         self.joint = isinstance(first, ChoosesJointly) and first.joint
         self.index = make_index(needs=self.needs) if index is None else index
 

@@ -17,7 +17,7 @@ RIGHT_JUDGE = {"tasks": ("vqa",), "least_references": 4, "reads": "raw_reference
 RIGHT_METHOD = {
     **{"remarks": ["an upper bound"], "fingerprint": None, "query": "text", "sequences": "validation"},
     **{"lengths": (2, 4), "encoder": "vit-l-14", "shots": 3, "joint": False, "learner": "pointer"},
-    **{"pool_size": lambda self, shots: shots + 1},
+    **{"pool_size": lambda self, shots: shots + 1, "shot_size": 2},
 }
 
 
@@ -58,6 +58,7 @@ def test_wrong_ones_of_a_judge(name: str, value: object, message: str) -> None:
         ("encoder", "", "a name or None"),
         ("shots", -1, "a non-negative integer"),
         ("joint", "yes", "True or False"),
+        ("shot_size", 0, "a positive integer"),
         ("learner", None, "the name of a learner"),
         ("pool_size", lambda self, shots: 2, r"`pool_size\(5\)` must be a number from 5 on, not 2"),
         ("identity", lambda self: 3, "a mapping"),

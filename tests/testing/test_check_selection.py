@@ -324,6 +324,15 @@ class Misspelt(Drawn):
     fingerpint = "0123"
 
 
+class InPairs(Drawn):
+    shot_size = 2
+
+    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+        if shots % 2:
+            raise ConfigError("odd")
+        return super().retrieve(index, queries, shots, seed)
+
+
 class Labels(Drawn):
     """A right one that reads labels and another encoder's embeddings."""
 
@@ -335,7 +344,7 @@ class Labels(Drawn):
         return super().retrieve(index, queries, shots, seed)
 
 
-@pytest.mark.parametrize("right", [First, OnlySecond, Asks, Jointly, Labels])
+@pytest.mark.parametrize("right", [First, OnlySecond, Asks, Jointly, InPairs, Labels])
 def test_check_retriever_lets_pass(right: type[Drawn]) -> None:
     check_retriever(right)
 

@@ -87,6 +87,11 @@ class Method:
         return self.chain is not None and self.chain.last.ranked
 
     @property
+    def shot_size(self) -> int:
+        """The number of demonstrations of a shot."""
+        return 1 if self.chain is None else self.chain.shot_size
+
+    @property
     def reads_query_text(self) -> bool:
         """Whether the query's text decides what is chosen."""
         retrievers = [] if self.chain is None else [part.retriever for part in self.chain.parts]
@@ -230,7 +235,7 @@ def _chosen_by(parts: Sequence[RetrieverPart], label: str, shots: tuple[int, ...
     for place, part in enumerate(parts):
         if isinstance(part.retriever, HasLengths) and len(shots) > 1:
             lengths = part.retriever.lengths
-            has = {k: not k or chain.rows_per_part(k)[place] in lengths for k in shots}
+            has = {k: not k or chain.rows_per_part(k * chain.shot_size)[place] in lengths for k in shots}
             if not all(has.values()):
                 missing = ", ".join(str(k) for k in shots if not has[k])
                 known = " or ".join(map(str, lengths))

@@ -105,7 +105,7 @@ class Results:
             for setting in [first, *others]:
                 if setting.key in unanswered:
                     units.append(self._job(setting))
-            if self.config.permutations > 1 and first.shots > 1:
+            if self.config.permutations > 1 and first.count > 1:
                 units += [one for setting in [first, *others] for one in self._orders_to_answer(setting)]
         return units
 
@@ -144,7 +144,7 @@ class Results:
                 continue
             self._ensure(setting)
             evaluated.append(setting)
-        if self.config.permutations > 1 and first.shots > 1:
+        if self.config.permutations > 1 and first.count > 1:
             for setting in evaluated:
                 self._reorder(setting)
         return evaluated

@@ -19,7 +19,7 @@ from icltool.store.artefact import digest
 
 @dataclass(frozen=True)
 class Setting:
-    """One cell of the table. `digest` stands for all that decides its demonstrations."""
+    """One cell of the table. `digest` stands for all that decides its demonstrations. `count` is their number for a query."""
 
     method: Method
     shots: int
@@ -30,6 +30,10 @@ class Setting:
     def key(self) -> SettingKey:
         """What names it in the results."""
         return SettingKey(self.method.label, self.shots, self.seed)
+
+    @property
+    def count(self) -> int:
+        return self.shots * self.method.shot_size
 
     @property
     def asks(self) -> bool:
@@ -103,15 +107,16 @@ class Settings:
         key = (setting.method.label, setting.seed, setting.shots)
         if key not in self._rows:
             handed = Handed(examples=self.inputs.examples)
-            self._rows[key] = chain.handed_to(chain.asking, self._arrays, setting.shots, setting.seed, handed).among
+            self._rows[key] = chain.handed_to(chain.asking, self._arrays, setting.count, setting.seed, handed).among
         return self._rows[key]
 
     def demonstrations(self, setting: Setting) -> IntArray:
-        """int64 [Q, shots] rows of the index records, in prompt order, of a setting that does not ask the model."""
+        """int64 [Q, count] rows of the index records, in prompt order, of a setting that does not ask the model."""
         method, inputs = setting.method, self.inputs
         if method.chain is None:
             return np.empty((len(inputs.query_rows), 0), dtype=np.int64)
-        most = max(method.shots) if method.chain.nested(method.shots) else setting.shots
+        counts = [shots * method.shot_size for shots in method.shots]
+        most = max(counts) if method.chain.nested(counts) else setting.count
         key = (method.label, setting.seed, most)
         if key not in self._rows:
             handed = Handed(examples=inputs.examples)
@@ -121,7 +126,7 @@ class Settings:
                 raise _of_method(error, method.label) from error
         whole = self._rows[key]
         assert whole is not None
-        rows = whole[:, : setting.shots]
+        rows = whole[:, : setting.count]
         return inputs.index_rows[rows[:, ::-1] if self.reverses(method) else rows]
 
     def _arrays(self, part: RetrieverPart) -> tuple[IndexSet, QuerySet]:
@@ -129,8 +134,9 @@ class Settings:
 
     def _check(self, method: Method, shots: int) -> None:
         available = len(self.inputs.index_rows)
-        if shots > available:
-            raise ConfigError(f"{shots} shots from an index set of {available}", "use fewer shots")
+        if shots * method.shot_size > available:
+            each = f" of {method.shot_size} demonstrations each" if method.shot_size > 1 else ""
+            raise ConfigError(f"{shots} shots{each} from an index set of {available}", "use fewer shots")
         most = method.most_shots
         if most is not None and shots > most:
             raise ConfigError(
@@ -140,6 +146,8 @@ class Settings:
 
     def _setting(self, method: Method, shots: int, seed: int) -> Setting:
         identity: dict[str, Any] = {"method": method.label, "shots": shots, "seed": seed, **method.identity}
+        if method.shot_size > 1:
+            identity["shot_size"] = method.shot_size
         if method.ranked:
             identity["reversed"] = self.reverses(method)
         return Setting(method, shots, seed, digest(identity))
@@ -157,18 +165,18 @@ def _of_method(error: ConfigError, label: str) -> ConfigError:
 
 
 def further_orders(setting: Setting, query_ids: IntArray, count: int) -> IntArray:
-    """int64 [Q, m, shots]: up to `count` further orders of each query's demonstrations, as positions in the method's own.
+    """int64 [Q, m, count]: up to `count` further orders of each query's demonstrations, as positions in the method's own.
 
     They are drawn for the query and the seed, differ from one another and from the method's own, and more of them begin
     with those of fewer. m is smaller than `count` where there are no more: two demonstrations have one other order.
     """
-    m = min(count, _orders_of(setting.shots, count + 1) - 1)
-    orders = np.empty((len(query_ids), m, setting.shots), dtype=np.int64)
+    m = min(count, _orders_of(setting.count, count + 1) - 1)
+    orders = np.empty((len(query_ids), m, setting.count), dtype=np.int64)
     for position, query_id in enumerate(query_ids.tolist()):
         generator = keyed_generator(setting.seed, "evaluate.order", query_id)
-        seen = {tuple(range(setting.shots))}
+        seen = {tuple(range(setting.count))}
         while len(seen) <= m:
-            order = tuple(generator.permutation(setting.shots).tolist())
+            order = tuple(generator.permutation(setting.count).tolist())
             if order not in seen:
                 orders[position, len(seen) - 1] = order
                 seen.add(order)

@@ -58,7 +58,7 @@ class Choosing:
     """How a worker chooses demonstrations, where the model is asked for that: the methods from the first that asks on."""
 
     parts: tuple[AskingPart, ...]
-    shots: int
+    count: int
     seed: int
     reverses: bool
 
@@ -71,7 +71,7 @@ class Choosing:
             AskingPart(part.name, part.registered, json.dumps(part.options), part.encoder)
             for part in chain.parts[chain.asking :]
         ]
-        return cls(tuple(parts), setting.shots, setting.seed, reverses)
+        return cls(tuple(parts), setting.count, setting.seed, reverses)
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class Answering:
         return nullcontext() if intervention is None else self.session().applying(intervention)
 
     def _chosen(self, unit: Chunk, choosing: Choosing) -> IntArray:
-        """int64 [n, shots]: the demonstrations that the chunk's methods choose, rows of the index records in prompt order."""
+        """int64 [n, count]: the demonstrations that the chunk's methods choose, rows of the index records in prompt order."""
         inputs, session = self.inputs, self.session()
         if choosing not in self._chains:
             self._chains[choosing] = Chain([_built(part) for part in choosing.parts])
@@ -161,7 +161,7 @@ class Answering:
         session.keeps_prefixes = True
         try:
             handed = Handed(unit.among, examples, ModelForChoosing(session, index))
-            rows = chain.retrieve(arrays, choosing.shots, choosing.seed, handed)
+            rows = chain.retrieve(arrays, choosing.count, choosing.seed, handed)
         finally:
             session.keeps_prefixes = False
         return inputs.index_rows[rows[:, ::-1] if choosing.reverses else rows]

@@ -23,7 +23,7 @@ class EpisodeRetriever:
     `ways` - 1 other classes of its support set, drawn by seed and alternating; the order of the classes is drawn as well.
 
     The method knows the query's class, as the benchmark has it: a guess among the classes shown is right once in `ways`. The
-    number of shots counts demonstrations, so it is a multiple of `ways`.
+    number of shots is that of the examples of each class, so a prompt shows `ways` times as many.
     """
 
     options_model = EpisodeOptions
@@ -35,20 +35,26 @@ class EpisodeRetriever:
         self.options = options
 
     @property
+    def shot_size(self) -> int:
+        """See HasShotSize."""
+        return self.options.ways
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """See HasRemarks."""
-        share = 100 / self.options.ways
+        ways = self.options.ways
         return (
-            f"episode: shows the query's own class by design; a guess among the classes shown is {share:.0f} % right",
+            f"episode: shows the query's own class by design; a guess among the classes shown is {100 / ways:.0f} % right",
+            f"episode: a shot is an example of each of {ways} classes",
         )
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
-        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Raises ConfigError for a number of shots that is
-        not a multiple of `ways`, and for a data set without support sets; DataError for a support set that is too small."""
+        """Rows of `index` int64 [Q, shots], a multiple of `ways`; see `icltool.contracts.Retriever`. Raises ConfigError for
+        another number, and for a data set without support sets; DataError for a support set that is too small."""
         if shots % self.options.ways:
             raise ConfigError(
-                f"episode shows as many examples of each of {self.options.ways} classes, so {shots} shots cannot be divided",
-                f"--shots {max(1, shots // self.options.ways) * self.options.ways}, or another number of ways",
+                f"episode shows as many examples of each of {self.options.ways} classes, so {shots} cannot be divided",
+                f"ask for {max(1, shots // self.options.ways) * self.options.ways}, or for another number of ways",
             )
         if queries.support is None:
             raise ConfigError("episode needs a data set with a support set for each query", "choose --method random")

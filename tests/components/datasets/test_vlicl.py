@@ -14,6 +14,7 @@ from icltool.cli.app import run
 from icltool.components.datasets.vlicl import VlIclReader
 from icltool.errors import DataError
 from icltool.plugin.manager import component
+from icltool.store.evaluations import predictions_file, read_predictions
 from icltool.testing import check_dataset
 from tests.components.datasets.builders import edit, read_all, write_image, write_json
 
@@ -299,7 +300,7 @@ MODEL = ["--model", "tiny-idefics", "--max-new-tokens", "4"]
 @pytest.mark.parametrize(
     ("name", "method", "shots"),
     [(name, "random", "2") for name in NAMES]
-    + [("vlicl-open-mi", "episode", "2,4,10"), ("vlicl-matching", "random", "0,1")],
+    + [("vlicl-open-mi", "episode", "1,2,5"), ("vlicl-matching", "random", "0,1")],
 )
 def test_from_the_files_to_the_figures(
     name: str, method: str, shots: str, workspace: list[str], capsys: pytest.CaptureFixture[str]
@@ -319,6 +320,10 @@ def test_from_the_files_to_the_figures(
         assert "of 4 demonstrations, these match their query: question 4, text 4" in notes
     if method == "episode":
         assert "a guess among the classes shown is 50 % right" in notes
+        assert "a shot is an example of each of 2 classes" in notes
+        for count in (1, 2, 5):
+            rows = read_predictions(predictions_file(Path(report["path"]), "episode", count, 0))
+            assert {len(row["icd_ids"]) for row in rows} == {2 * count}
 
 
 def shown_prompt(capsys: pytest.CaptureFixture[str], *options: str) -> str:
@@ -336,7 +341,7 @@ def test_what_a_prompt_shows(workspace: list[str], capsys: pytest.CaptureFixture
     assert text.count("User: What is the output?\nAssistant: no\n") == 1
     assert text.index("Assistant: yes") < text.index("Assistant: no")
     text = shown_prompt(
-        capsys, *base, "4", "--dataset", "vlicl-open-mi", "--method", "episode", "--prompt-template", "vl-icl"
+        capsys, *base, "2", "--dataset", "vlicl-open-mi", "--method", "episode", "--prompt-template", "vl-icl"
     )
     answers = [line.removeprefix("Assistant: ") for line in text.splitlines() if line.startswith("Assistant: ")]
     assert answers[0::2] == [answers[0]] * 2 != answers[1::2] == [answers[1]] * 2
@@ -357,12 +362,12 @@ def test_what_a_support_set_cannot_give(workspace: list[str], capsys: pytest.Cap
     assert "26 rows are needed, but only 25 of the 25 in its support set" in capsys.readouterr().err
     assert run(["generate", *workspace, "--model", "tiny-idefics", "--dataset", "vlicl-open-mi", "--shots", "2"]) != 0
     assert "64 rows are needed, but only 24 of the 25 in its support set" in capsys.readouterr().err
-    assert run([*base, "--method", "episode", "--shots", "3"]) != 0
-    assert "3 shots cannot be divided" in capsys.readouterr().err
-    assert run([*base, "--method", "episode", "--shots", "12"]) != 0
+    assert run([*base, "--method", "episode", "--shots", "6"]) != 0
     assert "no 6 examples of each of 2 classes" in capsys.readouterr().err
-    assert run(["evaluate", *workspace, *MODEL, "--dataset", "vlicl-clevr", "--method", "episode", "--shots", "2"]) != 0
+    assert run(["evaluate", *workspace, *MODEL, "--dataset", "vlicl-clevr", "--method", "episode", "--shots", "1"]) != 0
     assert "episode needs a data set with a support set" in capsys.readouterr().err
+    assert run([*base, "--method", "episode", "--shots", "26"]) != 0
+    assert "26 shots of 2 demonstrations each from an index set of 50" in capsys.readouterr().err
     assert run(["generate", *workspace, "--dataset", "vlicl-matching", "--model", "tiny-idefics"]) != 0
     assert "a beam search cannot put together" in capsys.readouterr().err
 

@@ -62,11 +62,14 @@ def test_a_leaking_image_is_not_shown() -> None:
 
 def test_what_cannot_be() -> None:
     whole = index()
-    with pytest.raises(ConfigError, match="3 shots cannot be divided") as caught:
+    with pytest.raises(ConfigError, match="3 cannot be divided") as caught:
         EpisodeRetriever(EpisodeOptions()).retrieve(whole, queries(("a",), whole), 3, 0)
-    assert "--shots 2" in str(caught.value)
+    assert "ask for 2" in str(caught.value)
     plain = QuerySet(np.array([0]), np.array([0]), np.array([-1]))
     with pytest.raises(ConfigError, match="needs a data set with a support set"):
         EpisodeRetriever(EpisodeOptions()).retrieve(whole, plain, 2, 0)
     assert EpisodeRetriever(EpisodeOptions()).retrieve(whole, queries(("a",), whole), 0, 0).shape == (1, 0)
-    assert "33 % right" in EpisodeRetriever(EpisodeOptions(ways=3)).remarks[0]
+    three = EpisodeRetriever(EpisodeOptions(ways=3))
+    assert "33 % right" in three.remarks[0]
+    assert three.remarks[1] == "episode: a shot is an example of each of 3 classes"
+    assert three.shot_size == 3
