@@ -57,11 +57,12 @@ def test_openflamingo() -> None:
 def test_vl_icl_of_a_completion_model() -> None:
     form = own_prompt(IDEFICS2, shipped("vl-icl"))
     text, target = written(form)
-    assert text == "<s><image>\nUser: hue?\nAssistant: red\n<image>\nUser: how many?\nAssistant:"
+    start = "<s>You are a helpful assistant.\n\n"
+    assert text == f"{start}<image>\nUser: hue?\nAssistant: red\n<image>\nUser: how many?\nAssistant:"
     assert target == " two\n</s>"
     assert form.clean("vqa", " two\nUser: hue?\nAssistant: red") == "two"
     assert written(own_prompt(FLAMINGO, shipped("vl-icl")))[0] == (
-        "<image>hue?\nAnswer: red<|endofchunk|><image>how many?\nAnswer:"
+        "\n<image>hue?\nAnswer: red<|endofchunk|><image>how many?\nAnswer:"
     )
 
 
