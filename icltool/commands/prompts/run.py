@@ -175,7 +175,7 @@ def _prompts_of(setting: Setting, settings: Settings, renderer: PromptRenderer) 
         messages = None
         if isinstance(renderer, HoldsConversations):
             messages = _with_paths(renderer.messages(inputs.task, examples, query), prompt.images)
-        ids = tuple(example.id for example in examples)
+        ids = tuple(dict.fromkeys(example.id for example in examples))  # one that follows another has its id
         text = _with_images(prompt, renderer.image_marker)
         yield QueryPrompt(query.id, setting, ids, prompt, text, tokens, messages)
 

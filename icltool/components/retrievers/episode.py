@@ -66,22 +66,19 @@ class EpisodeRetriever:
     def _episode(self, index: IndexSet, queries: QuerySet, position: int, each: int, seed: int) -> IntArray:
         """int64 [ways * each]: `each` rows of each class."""
         support = queries.support_of(position)
-        rows = np.flatnonzero(np.isin(index.ids, support))
+        allowed = np.ones(len(index), dtype=np.bool_)
+        allowed[index.leaking_rows(queries, position)] = False  # what is outside the support set, too
         by_class: dict[str, list[int]] = {}
-        for row in np.setdiff1d(rows, index.leaking_rows(queries, position)).tolist():
+        for row in np.flatnonzero(allowed).tolist():
             by_class.setdefault(index.labels[row], []).append(row)
         # a support set begins with the examples of the query's own class (see Example)
-        own = (
-            next((index.labels[row] for row in rows.tolist() if index.ids[row] == support[0]), "")
-            if len(support)
-            else ""
-        )
+        first = np.flatnonzero(index.ids == support[0]).tolist() if len(support) else []
+        own = index.labels[first[0]] if first else None
         enough = [name for name in sorted(by_class) if len(by_class[name]) >= each]
         query = int(queries.ids[position])
         if own not in enough or len(enough) < self.options.ways:
             raise DataError(
-                f"query {query}: its support set has no {each} examples of each of {self.options.ways} classes, its own among "
-                "them",
+                f"query {query}: its support set does not hold {each} of each of {self.options.ways} classes, its own among them",
                 "lower --shots, or ways",
             )
         generator = keyed_generator(seed, "retriever.episode", query)

@@ -363,7 +363,7 @@ def test_what_a_support_set_cannot_give(workspace: list[str], capsys: pytest.Cap
     assert run(["generate", *workspace, "--model", "tiny-idefics", "--dataset", "vlicl-open-mi", "--shots", "2"]) != 0
     assert "64 rows are needed, but only 24 of the 25 in its support set" in capsys.readouterr().err
     assert run([*base, "--method", "episode", "--shots", "6"]) != 0
-    assert "no 6 examples of each of 2 classes" in capsys.readouterr().err
+    assert "does not hold 6 of each of 2 classes" in capsys.readouterr().err
     assert run(["evaluate", *workspace, *MODEL, "--dataset", "vlicl-clevr", "--method", "episode", "--shots", "1"]) != 0
     assert "episode needs a data set with a support set" in capsys.readouterr().err
     assert run([*base, "--method", "episode", "--shots", "26"]) != 0

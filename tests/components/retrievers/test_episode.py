@@ -56,7 +56,7 @@ def test_a_leaking_image_is_not_shown() -> None:
     asked = queries(("a",), whole)
     asked = QuerySet(asked.ids, np.array([1000]), asked.groups, support=asked.support)  # the image of example 0
     assert all(0 not in EpisodeRetriever(EpisodeOptions()).retrieve(whole, asked, 6, seed)[0] for seed in range(5))
-    with pytest.raises(DataError, match="query 0: its support set has no 4 examples of each of 2 classes"):
+    with pytest.raises(DataError, match="query 0: its support set does not hold 4 of each of 2 classes"):
         EpisodeRetriever(EpisodeOptions()).retrieve(whole, asked, 8, 0)
 
 
@@ -69,6 +69,9 @@ def test_what_cannot_be() -> None:
     with pytest.raises(ConfigError, match="needs a data set with a support set"):
         EpisodeRetriever(EpisodeOptions()).retrieve(whole, plain, 2, 0)
     assert EpisodeRetriever(EpisodeOptions()).retrieve(whole, queries(("a",), whole), 0, 0).shape == (1, 0)
+    half = QuerySet(np.array([0]), np.array([0]), np.array([-1]), support=np.full((1, 3), NO_IMAGE))
+    with pytest.raises(DataError, match="query 0: its support set does not hold 1 of each"):
+        EpisodeRetriever(EpisodeOptions()).retrieve(whole, half, 2, 0)
     three = EpisodeRetriever(EpisodeOptions(ways=3))
     assert "33 % right" in three.remarks[0]
     assert three.remarks[1] == "episode: a shot is an example of each of 3 classes"
