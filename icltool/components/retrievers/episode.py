@@ -78,7 +78,8 @@ class EpisodeRetriever:
         query = int(queries.ids[position])
         if own not in enough or len(enough) < self.options.ways:
             raise DataError(
-                f"query {query}: its support set does not hold {each} of each of {self.options.ways} classes, its own among them",
+                f"query {query}: its support set does not hold {each} of each of {self.options.ways} classes, its own among "
+                "them",
                 "lower --shots, or ways",
             )
         generator = keyed_generator(seed, "retriever.episode", query)
