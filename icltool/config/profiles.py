@@ -118,7 +118,7 @@ def parse_toml(path: Path, hint: str) -> dict[str, object]:
 
 
 def check_table(path: Path, table: str, entries: Mapping[str, object], models: Mapping[str, type[StageConfig]]) -> None:
-    """Raises ConfigError for a key of the table that is no option of its command, and for a value of another type."""
+    """Raises ConfigError for a key of the table that is not an option of its command, and for a value of another type."""
     chosen = models if table == COMMON else {table: models[table]}
     known = {name for model in chosen.values() for name in model.model_fields}
     for key, value in entries.items():

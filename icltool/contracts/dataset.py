@@ -87,8 +87,8 @@ class Source:
 
     def hint(self, *names: str) -> str:
         """How to get the files of these names (none: all), for an error message."""
-        wanted = [file for file in self.files if not names or file.name in names] or list(self.files)
-        return f"get {', '.join(map(str, wanted))} from {self.site}; licence: {self.licence}"
+        listed = [file for file in self.files if not names or file.name in names] or list(self.files)
+        return f"get {', '.join(map(str, listed))} from {self.site}; licence: {self.licence}"
 
 
 @runtime_checkable

@@ -105,11 +105,11 @@ def shown_to(example: Example, query: Example) -> Example:
 def shown(examples: Iterable[Example], query: Example) -> list[Example]:
     """The demonstrations of a query as they stand in its prompt: each with its label for the query's rule, and before those
     that follow it. Raises as `shown_to`."""
-    placed = []
+    examples_in_order: list[Example] = []
     for example in examples:
         head = shown_to(example, query)
-        placed += [replace(head, followed_by=()), *head.followed_by] if head.followed_by else [head]
-    return placed
+        examples_in_order += [replace(head, followed_by=()), *head.followed_by] if head.followed_by else [head]
+    return examples_in_order
 
 
 def as_query(example: Example) -> Example:

@@ -49,10 +49,10 @@ def differences(workspace: Workspace, config: EvaluateConfig, options: Mapping[s
         return []
     name = _names(config, {name for name, _ in workspace.prepared()})[0]
     dataset = open_dataset(workspace.dataset_folder(*workspace.choose_dataset(name, config.task)))
-    found = dataset.manifest.get("provenance", {}).get("inputs", {}).get("options", {})
+    options_then = dataset.manifest.get("provenance", {}).get("inputs", {}).get("options", {})
     lines = []
     for key, value in options.items():
-        if (has := found.get(key) if isinstance(found, dict) else None) != value:
+        if (has := options_then.get(key) if isinstance(options_then, dict) else None) != value:
             command = _prepare(name, dataset.task, options)
             was = "without" if has is None else f"with {key}={has}, not"
             lines.append(f"protocol differs: the data set was prepared {was} {key}={value}; `{command}` prepares it so")

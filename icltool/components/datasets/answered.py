@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import Field
 from icltool.components.datasets.entries import listed, text_of, texts_of, whole
 from icltool.components.datasets.official import counted, few, one_line
 from icltool.components.datasets.published import Part, PublishedReader
+from icltool.components.datasets.vqa import most_frequent
 from icltool.contracts import Example, Options, group_code
 from icltool.errors import DataError
 
@@ -85,9 +85,9 @@ class AnsweredReader(PublishedReader):
             files = self._files(bases, part)
             folder = self.images(bases, [self.image_folders[part]], self.image_archives[part])
             rows = self.rows(files)
-            kept = self.kept(name, rows)
-            examples = [self._example(row, folder) for row in kept]
-            remarks = tuple(self._remarks(files[-1], rows, kept))
+            usable = self.usable(name, rows)
+            examples = [self._example(row, folder) for row in usable]
+            remarks = tuple(self._remarks(files[-1], rows, usable))
             yield Part(name, files, folder, examples, len(rows), self.official[name], remarks)
 
     def _files(self, bases: Sequence[Path], part: str) -> tuple[Path, ...]:
@@ -108,7 +108,7 @@ class AnsweredReader(PublishedReader):
         """All questions of a split, in the order of the file. Raises DataError, which names the faulty file and entry."""
         return self._official(files[0]) if len(files) == 1 else self._paired(*files)
 
-    def kept(self, name: str, rows: Sequence[Answered]) -> list[Answered]:
+    def usable(self, name: str, rows: Sequence[Answered]) -> list[Answered]:
         """Those that have an answer and, in the index set, may be demonstrations."""
         return [row for row in rows if (label := self._label(row)) and (name != "train" or self.demonstrates(label))]
 
@@ -117,17 +117,17 @@ class AnsweredReader(PublishedReader):
 
     def _paired(self, path: Path, answers_path: Path) -> list[Answered]:
         hint = self.source.hint()
-        asked = listed(path, ("questions",), _asked, "a question", hint)
+        questions = listed(path, ("questions",), _asked, "a question", hint)
         answered = {row.id: row for row in listed(answers_path, ("annotations",), _answers, "a list of answers", hint)}
-        missing = [row.id for row in asked if row.id not in answered]
-        unknown = answered.keys() - {row.id for row in asked}
+        missing = [row.id for row in questions if row.id not in answered]
+        unknown = answered.keys() - {row.id for row in questions}
         if missing or unknown:
             lacking, other, ids = (answers_path, path, missing) if missing else (path, answers_path, sorted(unknown))
             raise DataError(
                 f"{lacking} lacks {counted(len(ids), 'question')} of {other.name}: {few(ids)}",
                 "take both files from the same release and split",
             )
-        for row in asked:
+        for row in questions:
             if row.image != answered[row.id].image:
                 raise DataError(
                     f"{answers_path} gives question {row.id} the image {answered[row.id].image}, {path.name} {row.image}",
@@ -135,7 +135,7 @@ class AnsweredReader(PublishedReader):
                 )
         return [
             Answered(row.id, row.image, row.question, answered[row.id].answers, self.paired_type(answered[row.id]))
-            for row in asked
+            for row in questions
         ]
 
     def paired_type(self, row: Answered) -> str:
@@ -144,9 +144,7 @@ class AnsweredReader(PublishedReader):
 
     def _label(self, row: Answered) -> str:
         texts = [text for answer in row.answers if (text := one_line(answer))]
-        if not texts:
-            return ""
-        return texts[0] if self.options.label == "first" else Counter(texts).most_common(1)[0][0]
+        return next(iter(texts), "") if self.options.label == "first" else most_frequent(texts)
 
     def _example(self, row: Answered, folder: Path) -> Example:
         question = one_line(row.question)
@@ -162,14 +160,14 @@ class AnsweredReader(PublishedReader):
             aspects=self.aspects(row.answer_type),
         )
 
-    def _remarks(self, path: Path, rows: Sequence[Answered], kept: Sequence[Answered]) -> list[str]:
+    def _remarks(self, path: Path, rows: Sequence[Answered], usable: Sequence[Answered]) -> list[str]:
         remarks = []
         blank = sum(not self._label(row) for row in rows)
         if blank:
             remarks.append(f"{path.name}: {counted(blank, 'question')} without an answer left out")
-        if left := len(rows) - blank - len(kept):
+        if left := len(rows) - blank - len(usable):
             remarks.append(f"{path.name}: {counted(left, 'question')} whose answer says that there is none left out")
-        if unusual := sum(len(row.answers) != _TEN for row in kept):
+        if unusual := sum(len(row.answers) != _TEN for row in usable):
             remarks.append(f"{path.name}: {counted(unusual, 'question')} with more or fewer than ten answers")
         return remarks
 

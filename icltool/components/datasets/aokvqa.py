@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,6 +14,7 @@ from icltool.components.datasets.labelled_rows import whole_or_code
 from icltool.components.datasets.official import counted, one_line
 from icltool.components.datasets.places import folder_of, on_disk
 from icltool.components.datasets.published import Part, PublishedReader
+from icltool.components.datasets.vqa import most_frequent
 from icltool.contracts import Example, Options, Source, SourceFile
 
 #: Our split name -> (the name in files, number of questions).
@@ -113,7 +113,7 @@ class AokvqaReader(PublishedReader):
         if not any(map(str.strip, answers)):
             raise ValueError("it has no direct answers")
         question, image_id = one_line(text_of(record["question"])), whole(record["image_id"])
-        label = choices[correct] if task == "multiple-choice" else one_line(_most_frequent(answers))
+        label = choices[correct] if task == "multiple-choice" else one_line(most_frequent(answers))
         rationales = [" ".join(text.split()) for text in texts_of(record["rationales"])]
         return Example(
             id=whole_or_code(text_of(record["question_id"])),
@@ -138,8 +138,3 @@ class AokvqaReader(PublishedReader):
         if part not in folders:
             raise ValueError(f"its image {record['image']!r} is in neither of {' and '.join(folders)}")
         return str(folders[part] / file)
-
-
-def _most_frequent(answers: Sequence[str]) -> str:
-    """The most frequent answer, of several the first."""
-    return Counter(answer for answer in answers if answer.strip()).most_common(1)[0][0]

@@ -63,13 +63,13 @@ class HatefulMemesReader(PublishedReader):
 
     def definition(self, task: str) -> Task | None:
         """See DefinesTasks: the question that is asked of a meme."""
-        asked = {
+        prompts = {
             "completion": TaskFormat(
                 "is an image with: '{text}' written on it. Is it hateful? Answer:", stop=("is an image",)
             ),
             "chat": TaskFormat("The words on the image are: '{text}' Is it hateful? Answer yes or no."),
         }
-        return task_named(task).model_copy(update={"prompts": asked, "image_prompts": {}})
+        return task_named(task).model_copy(update={"prompts": prompts, "image_prompts": {}})
 
     def parts(self, root: Path | None, task: str) -> Iterator[Part]:
         """See PublishedReader."""

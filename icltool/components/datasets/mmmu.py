@@ -143,13 +143,13 @@ class MmmuReader(PublishedReader):
                 raise DataError(f"data set {path} has no split {missing[0]!r}", self.source.hint())
             return [[splits[name] for splits in opened if name in splits] for name in names]
         [base] = self.bases(root)
-        found = []
+        splits = []
         for name in names:
             files = tuple(sorted(base.rglob(f"{name}-*.parquet")))
             if not files:
                 raise DataError(f"no MMMU in {base}: no file {name}-*.parquet in it or below", self.source.hint())
-            found.append([parquet_split(base, name, files)])
-        return found
+            splits.append([parquet_split(base, name, files)])
+        return splits
 
     def _subject(self, identifier: str, prefix: str, title: str) -> str:
         """The subject in the id of a question: Accounting in dev_Accounting_1."""

@@ -125,7 +125,7 @@ class PublishedReader(FileReader):
         """Raises DataError for a split without examples, or with a repeated id."""
         where = part.files[0]
         if len(part.examples) == 0:
-            raise DataError(f"{where} has no {self.noun} that can be used", self.source.hint())
+            raise DataError(f"{where} has no usable {self.noun}", self.source.hint())
         if part.images is None and (twice := repeated([example.id for example in part.examples])) is not None:
             raise DataError(f"{where} lists {self.noun} {twice} more than once", self.source.hint())
 

@@ -93,17 +93,17 @@ class SeedBenchReader(PublishedReader):
         path = self.file(bases, self.file_name)
         kinds = _kinds(path, hint)
         questions = listed(path, ("questions",), self._question, "a question with four choices", hint)
-        kept = [question for question in questions if question is not None]
-        expect_once(str(path), (question.id for question in kept), hint)
+        usable = [question for question in questions if question is not None]
+        expect_once(str(path), (question.id for question in usable), hint)
         folders = {
             source: self.images(bases, names, [f"{name}.zip" for name in names])
             for source, names in self.image_folders.items()
-            if any(question.source == source for question in kept)
+            if any(question.source == source for question in usable)
         }
-        examples = [_example(question, folders[question.source], kinds, path, hint) for question in kept]
+        examples = [_example(question, folders[question.source], kinds, path, hint) for question in usable]
         remarks: tuple[str, ...] = ()
-        if len(kept) < len(questions):
-            remarks = (f"{path.name}: {counted(len(questions) - len(kept), 'question')} {self.left_out[1]} left out",)
+        if len(usable) < len(questions):
+            remarks = (f"{path.name}: {counted(len(questions) - len(usable), 'question')} {self.left_out[1]} left out",)
         first, *more = folders.values() or (None,)
         if self.options.index is not None:
             train, examples = held_out(examples, 1 - self.options.index, self.options.seed, path.name)

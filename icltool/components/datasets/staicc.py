@@ -109,14 +109,14 @@ class StaiccReader(PublishedReader):
     def definition(self, task: str) -> Task | None:
         """See DefinesTasks: the prompt has the words of the set."""
         one, usual = SETS[self.set], task_named(task)
-        asked = {
+        prompts = {
             **usual.prompts,
             "completion": TaskFormat(
                 f"{one.text}: {{text}} {one.label}:", stop=(f"{one.text}:",), answer=" {label}", separator="\n"
             ),
             "chat": TaskFormat(f"{one.text}: {{text}} Answer with the {one.label} only."),
         }
-        return usual.model_copy(update={"prompts": asked, "image_prompts": {}})
+        return usual.model_copy(update={"prompts": prompts, "image_prompts": {}})
 
     def parts(self, root: Path | None, task: str) -> Iterator[Part]:
         """See PublishedReader."""

@@ -195,7 +195,7 @@ class OpenMiReader(VlIclReader):
         """A query; `fields` are the images of each class for `with_support`, those of its own class first."""
         answer, classes = text_of(record["answer"]), record["support"]
         if answer not in classes:
-            raise ValueError(f"its answer {answer!r} is no class of its support set")
+            raise ValueError(f"its answer {answer!r} is not a class of its support set")
         names = [answer, *(name for name in classes if name != answer)]
         files = {name: "\n".join(texts_of(classes[name]["images"])) for name in names}
         if empty := [name for name, own in files.items() if not own]:

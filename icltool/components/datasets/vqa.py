@@ -148,7 +148,7 @@ class VqaReader(FileReader):
         return unofficial(path.name, count, "answered question", self.official[name])
 
 
-def most_frequent(answers: Sequence[str], multiple_choice_answer: str) -> str:
+def most_frequent(answers: Sequence[str], multiple_choice_answer: str = "") -> str:
     """The label: the most frequent answer; in a tie `multiple_choice_answer` if it is among them, else the first.
 
     Blank answers do not count; "" when all are blank.

@@ -41,17 +41,17 @@ class PublishedFigure:
 @cache
 def all_figures() -> tuple[PublishedFigure, ...]:
     """All figures of all sources, the sources by the names of their files."""
-    found = sorted(
+    items = sorted(
         (item for item in files(__name__).iterdir() if item.name.endswith(".toml")), key=lambda item: item.name
     )
-    return tuple(figure for item in found for figure in _figures(tomllib.loads(item.read_text("utf-8"))))
+    return tuple(figure for item in items for figure in _figures(tomllib.loads(item.read_text("utf-8"))))
 
 
 def published(model: str, dataset: str, metrics: Iterable[str] = ()) -> list[PublishedFigure]:
     """Those of a model on a data set; with `metrics`, those by one of them first."""
-    known = [figure for figure in all_figures() if (figure.model, figure.dataset) == (model, dataset)]
-    wanted = list(metrics)
-    return sorted(known, key=lambda figure: bool(wanted) and figure.metric not in wanted)
+    figures = [figure for figure in all_figures() if (figure.model, figure.dataset) == (model, dataset)]
+    first = list(metrics)
+    return sorted(figures, key=lambda figure: bool(first) and figure.metric not in first)
 
 
 def published_lines(figures: Sequence[PublishedFigure]) -> list[str]:

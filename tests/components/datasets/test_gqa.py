@@ -193,7 +193,7 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (repeat, "testdev_balanced_questions.json lists question 201 more than once"),
     (lambda root: write_json(root / "testdev_balanced_questions.json", TRAIN), "belongs to the wrong split"),
     (lambda root: write_json(root / "testdev_balanced_questions.json", [TRAIN]), "holds no JSON object"),
-    (lambda root: write_json(root / "testdev_balanced_questions.json", {}), "has no question that can be used"),
+    (lambda root: write_json(root / "testdev_balanced_questions.json", {}), "has no usable question"),
     (change("train", lambda rows: rows["101"].pop("answer")), "entry '101' is not a question .*: it has no 'answer'"),
     (change("train", lambda rows: rows["101"].update(answer=" ")), "entry '101' .*: its answer is empty"),
     (change("train", lambda rows: rows["101"].update(question=1)), "entry '101' .*: 1 is not a text"),

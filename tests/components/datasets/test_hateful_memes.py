@@ -81,7 +81,7 @@ def test_the_files_of_phase_1(root: Path) -> None:
         (lambda root: _write(root, [{**ROWS["dev_seen"][0], "text": " "}]), "line 1 is not a meme: its text is empty"),
         (lambda root: _write(root, ROWS["dev_seen"] + ROWS["dev_seen"]), "lists meme 1267 more than once"),
         (lambda root: _write(root, [{"id": 4, "label": 1}]), "line 1 is not a meme: it has no 'img'"),
-        (lambda root: _write(root, []), "dev_seen.jsonl has no meme"),
+        (lambda root: _write(root, []), "dev_seen.jsonl has no usable meme"),
     ],
 )
 def test_faults_name_file_and_line(root: Path, change: Any, message: str) -> None:

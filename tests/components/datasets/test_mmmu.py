@@ -14,7 +14,7 @@ from PIL import Image
 
 from icltool.cli.app import run
 from icltool.components.datasets.mmmu import MmmuOptions, MmmuReader
-from icltool.contracts import Example
+from icltool.contracts import Example, open_image
 from icltool.errors import ConfigError, DataError
 from icltool.execution.progress import SilentProgress
 from icltool.testing import check_dataset
@@ -84,7 +84,7 @@ def test_it_conforms(task: str, root: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def shade(path: str) -> int:
-    with Image.open(path) as image:
+    with open_image(path) as image:
         pixel: Any = image.getpixel((0, 0))
         return int(pixel[0])
 

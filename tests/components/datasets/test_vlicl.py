@@ -264,7 +264,7 @@ def test_pairs_that_match_are_followed_by_one_that_does_not(whole: Path) -> None
         ("vlicl-open-mi", lambda task: edit(task / "support.json", lambda rows: rows[7].update(answer="perpo")),
          r"entry 0 has support images that are of another class in support.json: .*image_8.jpg \(shously, not perpo\)"),
         ("vlicl-open-mi", lambda task: edit(task / "query.json", lambda rows: rows[1].update(answer="wug")),
-         "entry 1 .*: its answer 'wug' is no class of its support set"),
+         "entry 1 .*: its answer 'wug' is not a class of its support set"),
         ("vlicl-open-mi", lambda task: edit(task / "query.json", lambda rows: rows[1]["support"]["dax"].update(images=[])),
          "entry 1 .*: its support set has no image of dax"),
         ("vlicl-matching", lambda task: edit(task / "support.json", lambda rows: rows[2].pop("diff")), "entry 2 .*'diff'"),
