@@ -39,7 +39,7 @@ class AokvqaReader(PublishedReader):
 
     The index set is train, the queries are val. In task multiple-choice, examples have four choices. In task vqa, the label
     is the most frequent direct answer and all ten are the references; questions that are marked difficult to answer directly
-    are no queries, as in the official evaluation, but may be demonstrations.
+    are not queries, as in the official evaluation, but may be demonstrations.
     """
 
     image_namespace = "coco"

@@ -87,7 +87,7 @@ class GqaReader(PublishedReader):
 
     The index set is train, the queries are testdev (`queries=val`: val). With `index=all` the index set is read from
     `train_all_questions/train_all_questions_{0..9}.json`. Questions are read one after another, never a file as a whole. Ids of
-    questions and images that are no numbers, or begin with 0, become codes.
+    questions and images that are not numbers, or begin with 0, become codes.
 
     The answer type is "open" or "binary". Figures are broken down as in the official evaluation: by structural and semantic
     type, by the number of reasoning steps and of words; besides by the global group of questions. The questions on an image
@@ -170,7 +170,7 @@ def _survey(files: Sequence[Path], only_balanced: bool, hint: str) -> _Survey:
 
 
 def _read(files: Sequence[Path], hint: str) -> Iterator[tuple[str, _Question]]:
-    """(key, question) of each entry of the files. Raises DataError that names the file and the entry that is no question."""
+    """(key, question) of each entry of the files. Raises DataError that names the file and the entry that is not a question."""
     for path in files:
         for position, (key, record) in enumerate(read_members(path, hint)):
             fault = f"{path}: entry {key!r} is not a question with an answer"
